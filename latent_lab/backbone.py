@@ -1,0 +1,204 @@
+"""Backbones: load or create a causal language model with its tokenizer, and teach both the three latent markers.
+
+``model=nano`` is created from scratch with a digit-level tokenizer; everything else is a Hugging Face model, from the hub or from a
+local folder.
+"""
+
+import itertools
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latent_lab.problems import Problem
+from latent_lab.sequences import ANSWER_PREFIX, LatentTokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+END_OF_TEXT = "<|endoftext|>"
+MARKERS = ("<|start-latent|>", "<|latent|>", "<|end-latent|>")
+DTYPES = ("float32", "bfloat16", "float16")
+
+PIECES = r"\d| ?\p{L}+ ?| ?[^\s\p{L}\d]+ ?|\s"
+"""What the digit-level tokenizer never joins across: single digits; words and signs with the blanks around them."""
+
+
+MOST_PROBLEMS_READ = 20_000
+"""Problems the digit-level tokenizer is learned from, at most: more would cost seconds and change little."""
+
+
+class ModelError(ValueError):
+    """A backbone that cannot be loaded; the message says what was asked for and what to do."""
+
+
+@dataclass
+class Backbone:
+    """A causal language model, its tokenizer, and the ids of the markers."""
+
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    tokens: LatentTokens
+
+    @property
+    def pad(self) -> int:
+        """Id to pad with (always under a mask)."""
+        pad = self.tokenizer.pad_token_id
+        return self.tokenizer.eos_token_id if pad is None else pad
+
+    def save(self, folder: Path) -> None:
+        """Write model and tokenizer as a normal Hugging Face folder (safetensors)."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+@dataclass
+class Scratch:
+    """A small GPT-2-architecture model created from scratch; its tokenizer is made from the training problems."""
+
+    layers: int = 4
+    """Transformer blocks."""
+    width: int = 128
+    """Hidden size."""
+    heads: int = 4
+    """Attention heads."""
+    positions: int = 1024
+    """Longest sequence in tokens."""
+    vocabulary: int = 4096
+    """Most tokens in the vocabulary; only as many are made as the training problems need."""
+    dropout: float = 0.0
+    """Dropout everywhere."""
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "width", "heads", "positions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: allowed are 1 and more")
+        if self.width % self.heads:
+            raise ValueError(f"width={self.width}: it must be a multiple of heads={self.heads}")
+        if self.vocabulary < 300:
+            raise ValueError(f"vocabulary={self.vocabulary}: allowed are 300 and more (256 are the single bytes)")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout}: allowed are 0 to below 1")
+
+    def load(self, problems: Iterable[Problem]) -> Backbone:
+        """Make the tokenizer from ``problems`` (the training split) and a model with random weights (torch's current seed)."""
+        from transformers import GPT2Config, GPT2LMHeadModel
+
+        tokenizer = digit_tokenizer(problems, self.vocabulary)
+        config = GPT2Config(
+            vocab_size=len(tokenizer),
+            n_positions=self.positions,
+            n_layer=self.layers,
+            n_embd=self.width,
+            n_head=self.heads,
+            resid_pdrop=self.dropout,
+            embd_pdrop=self.dropout,
+            attn_pdrop=self.dropout,
+            activation_function="gelu_pytorch_tanh",  # the same function as gelu_new, in one fused kernel
+            bos_token_id=tokenizer.eos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.eos_token_id,
+        )
+        return Backbone(GPT2LMHeadModel(config), tokenizer, marker_ids(tokenizer))
+
+
+@dataclass
+class Pretrained:
+    """A Hugging Face causal language model, from the hub or from a local folder."""
+
+    path: str = ""
+    """A folder, or a name on the hub (``openai-community/gpt2``)."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    dtype: str = "float32"
+    """Type of the weights; said explicitly, because a checkpoint's own type may not be fit for training."""
+    like: str = "<<"
+    """New tokens start as copies of this text's embedding (the mean, where it is several tokens)."""
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ValueError("path='': give a folder or a name on the hub, for example model=folder model.path=my-model")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype={self.dtype}: allowed are {', '.join(DTYPES)}")
+
+    def load(self, problems: Iterable[Problem] = ()) -> Backbone:
+        """Load model and tokenizer and add the markers they lack. Raises :class:`ModelError` where there is no such model."""
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.path, revision=self.revision)
+            model = AutoModelForCausalLM.from_pretrained(self.path, revision=self.revision, dtype=getattr(torch, self.dtype))
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ModelError(
+                f"model.path: given {self.path!r}; allowed: a folder with config.json, weights and tokenizer, or a name on "
+                f"the hub that can be reached from here ({reason})"
+            ) from error
+        if tokenizer.eos_token_id is None:
+            raise ModelError(f"model.path: the tokenizer of {self.path!r} has no end-of-text token, so answers could not stop")
+        add_markers(model, tokenizer, self.like)
+        return Backbone(model, tokenizer, marker_ids(tokenizer))
+
+
+def marker_ids(tokenizer: "PreTrainedTokenizerBase") -> LatentTokens:
+    """Look the three markers up."""
+    return LatentTokens(*(tokenizer.convert_tokens_to_ids(m) for m in MARKERS))
+
+
+def add_markers(model: Any, tokenizer: Any, like: str) -> None:
+    """Add the markers a tokenizer lacks and start their embeddings, input and output alike, as copies of ``like``.
+
+    Coconut's official code copies the row of ``<<``. Rows are only ever added: many checkpoints have more rows than their
+    tokenizer has tokens, and those stay.
+    """
+    import torch
+
+    pieces = tokenizer(like, add_special_tokens=False)["input_ids"]
+    new = [m for m in MARKERS if m not in tokenizer.get_vocab()]
+    if not new:
+        return
+    tokenizer.add_special_tokens({"additional_special_tokens": new}, replace_extra_special_tokens=False)
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    rows = tokenizer.convert_tokens_to_ids(new)
+    tables = {id(t.weight): t for t in (model.get_input_embeddings(), model.get_output_embeddings())}  # one table when tied
+    with torch.no_grad():
+        for table in tables.values():
+            table.weight[rows] = table.weight[pieces].mean(dim=0)
+
+
+def digit_tokenizer(problems: Iterable[Problem], vocabulary: int) -> "PreTrainedTokenizerBase":
+    """Make a tokenizer in which every digit is a token, and frequent words are whole tokens with the blanks around them.
+
+    Byte-pair merges learned from the problems' text inside the pieces of ``PIECES``; anything else falls back to bytes, so any
+    text survives encoding and decoding unchanged.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    split = pre_tokenizers.Split(Regex(PIECES), behavior="isolated")
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = split
+    special = [END_OF_TEXT, *MARKERS]
+    raw_bytes = [f"<0x{b:02X}>" for b in range(256)]
+    size = vocabulary - len(special) - len(raw_bytes)
+    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=[*"0123456789\n"], show_progress=False)
+    some = list(itertools.islice(problems, MOST_PROBLEMS_READ))
+    texts = {p.question + "\n": 0 for p in some} | {s + "\n": 0 for p in some for s in p.steps} | {ANSWER_PREFIX + p.answer: 0 for p in some}
+    learner.train_from_iterator(texts, trainer)
+    learned = json.loads(learner.to_str())["model"]
+    tokens = [*special, *raw_bytes, *sorted(learned["vocab"], key=learned["vocab"].__getitem__)]
+
+    vocab = {token: i for i, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocab, [tuple(m) for m in learned["merges"]], byte_fallback=True))
+    tokenizer.pre_tokenizer = split
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END_OF_TEXT,
+        pad_token=END_OF_TEXT,
+        additional_special_tokens=list(MARKERS),
+        clean_up_tokenization_spaces=False,
+    )

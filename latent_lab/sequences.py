@@ -1,0 +1,138 @@
+"""Problem -> token ids, labels, roles and slots, for every method: the only file that knows a layout.
+
+A problem is tokenised once, piece by piece; a stage slices and joins ids. Labels come from the joined ids, never from tokenising
+a joined string again. Layout and strings follow Coconut (arXiv 2412.06769): ``question\\n``, each step ``step\\n``, and
+``### answer`` followed by the end-of-text token.
+"""
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+from latent_lab.problems import Problem
+
+IGNORE = -100
+ANSWER_PREFIX = "### "
+
+
+class Role(IntEnum):
+    """What a token is for."""
+
+    QUESTION = 0
+    START = 1
+    LATENT = 2
+    END = 3
+    PLAN = 4
+    STEP = 5
+    ANSWER = 6
+
+
+@dataclass(frozen=True, slots=True)
+class LatentTokens:
+    """Ids of the three markers: ``<|start-latent|>``, ``<|latent|>`` and ``<|end-latent|>``."""
+
+    start: int
+    latent: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A problem as token ids, piece by piece; ``answer`` ends with the end-of-text token."""
+
+    id: str
+    question: tuple[int, ...]
+    steps: tuple[tuple[int, ...], ...]
+    answer: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """One laid-out problem; the lists ``ids``, ``labels`` and ``roles`` are equally long.
+
+    ``labels`` holds the id itself where the token is to be predicted and ``-100`` elsewhere (the shift by one happens in the
+    reasoner). ``step_of_slot[i]`` is the number of the step that slot ``i`` stands for, or None past the end of the chain.
+    """
+
+    problem: Encoded
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    roles: tuple[Role, ...]
+    step_of_slot: tuple[int | None, ...] = ()
+
+    @property
+    def num_slots(self) -> int:
+        """Number of latent slots."""
+        return len(self.step_of_slot)
+
+    @property
+    def slot_texts(self) -> tuple[tuple[int, ...], ...]:
+        """For each slot the tokens that step supervision wants read from its thought.
+
+        That is its step, at the last of the step's slots (the others get none), and the end-of-text token past the end of the chain.
+        """
+        following = (*self.step_of_slot[1:], None)[: self.num_slots]
+        end = self.problem.answer[-1:]
+        return tuple(
+            end if step is None else self.problem.steps[step] if step != after else ()
+            for step, after in zip(self.step_of_slot, following, strict=True)
+        )
+
+
+class Tokenizer(Protocol):
+    """The two members of a Hugging Face tokenizer that this file uses."""
+
+    eos_token_id: int
+
+    def __call__(self, text: list[str], *, add_special_tokens: bool) -> dict[str, list[list[int]]]:
+        """Tokenise a list of texts."""
+        ...
+
+
+def encode(problems: Seq[Problem], tokenizer: Tokenizer) -> list[Encoded]:
+    """Tokenise every problem once. Texts that occur more than once (steps, mostly) are tokenised once."""
+    questions = tokenizer([p.question + "\n" for p in problems], add_special_tokens=True)["input_ids"] if problems else []
+    texts = sorted({s + "\n" for p in problems for s in p.steps} | {ANSWER_PREFIX + p.answer for p in problems})
+    ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    of = {text: tuple(i) for text, i in zip(texts, ids, strict=True)}
+    return [
+        Encoded(
+            id=p.id,
+            question=tuple(q),
+            steps=tuple(of[s + "\n"] for s in p.steps),
+            answer=(*of[ANSWER_PREFIX + p.answer], tokenizer.eos_token_id),
+        )
+        for p, q in zip(problems, questions, strict=True)
+    ]
+
+
+def join(
+    problem: Encoded,
+    tokens: LatentTokens | None,
+    *,
+    before: Seq[int] = (),
+    slots: Seq[int | None] = (),
+    steps: Seq[int] = (),
+    with_target: bool = True,
+) -> Sequence:
+    """Lay a problem out: question, steps written ``before`` thinking, markers with their slots, ``steps`` written after, answer.
+
+    Steps are given by number; ``slots`` names the step each latent slot stands for. ``tokens=None`` leaves the markers out (plain
+    chain of thought). Without target the sequence ends after the end marker (or the question): the prompt of an evaluation.
+    Labels stand on written steps and the answer: the end marker is never predicted, latent positions are never supervised (Coconut,
+    section 3). After steps written before thinking the start marker is predicted too, since the model must say when it begins.
+    """
+    parts: list[tuple[Role, tuple[int, ...], bool]] = [(Role.QUESTION, problem.question, False)]
+    parts += [(Role.STEP, problem.steps[i], True) for i in before]
+    if tokens is not None:
+        parts.append((Role.START, (tokens.start,), bool(before)))
+        parts.append((Role.LATENT, (tokens.latent,) * len(slots), False))
+        parts.append((Role.END, (tokens.end,), False))
+    if with_target:
+        parts += [(Role.STEP, problem.steps[i], True) for i in steps]
+        parts.append((Role.ANSWER, problem.answer, True))
+    ids = tuple(i for _, piece, _ in parts for i in piece)
+    roles = tuple(role for role, piece, _ in parts for _ in piece)
+    labels = tuple(i if is_target else IGNORE for _, piece, is_target in parts for i in piece)
+    return Sequence(problem, ids, labels, roles, tuple(slots))

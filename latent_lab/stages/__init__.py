@@ -1,0 +1,1 @@
+"""What ``stage=`` selects: how problems become sequences while a model learns to think in latent vectors."""
