@@ -6,7 +6,8 @@ local folder.
 
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,8 +50,9 @@ class Backbone:
 
     def save(self, folder: Path) -> None:
         """Write model and tokenizer as a normal Hugging Face folder (safetensors)."""
-        self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        with no_bars():
+            self.model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
 
 
 @dataclass
@@ -128,8 +130,9 @@ class Pretrained:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.path, revision=self.revision)
-            model = AutoModelForCausalLM.from_pretrained(self.path, revision=self.revision, dtype=getattr(torch, self.dtype))
+            with no_bars() if Path(self.path).is_dir() else nullcontext():
+                tokenizer = AutoTokenizer.from_pretrained(self.path, revision=self.revision)
+                model = AutoModelForCausalLM.from_pretrained(self.path, revision=self.revision, dtype=getattr(torch, self.dtype))
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ModelError(
@@ -140,6 +143,20 @@ class Pretrained:
             raise ModelError(f"model.path: the tokenizer of {self.path!r} has no end-of-text token, so answers could not stop")
         add_markers(model, tokenizer, self.like)
         return Backbone(model, tokenizer, marker_ids(tokenizer))
+
+
+@contextmanager
+def no_bars() -> Iterator[None]:
+    """Keep the library from drawing progress bars over what takes no time: reading and writing local files."""
+    from transformers.utils import logging
+
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()
 
 
 def marker_ids(tokenizer: "PreTrainedTokenizerBase") -> LatentTokens:
@@ -186,7 +203,11 @@ def digit_tokenizer(problems: Iterable[Problem], vocabulary: int) -> "PreTrained
     size = vocabulary - len(special) - len(raw_bytes)
     trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=[*"0123456789\n"], show_progress=False)
     some = list(itertools.islice(problems, MOST_PROBLEMS_READ))
-    texts = {p.question + "\n": 0 for p in some} | {s + "\n": 0 for p in some for s in p.steps} | {ANSWER_PREFIX + p.answer: 0 for p in some}
+    texts = (
+        {p.question + "\n": 0 for p in some}
+        | {s + "\n": 0 for p in some for s in p.steps}
+        | {ANSWER_PREFIX + p.answer: 0 for p in some}
+    )
     learner.train_from_iterator(texts, trainer)
     learned = json.loads(learner.to_str())["model"]
     tokens = [*special, *raw_bytes, *sorted(learned["vocab"], key=learned["vocab"].__getitem__)]

@@ -59,7 +59,9 @@ def collate(sequences: Seq[Sequence], pad: int) -> Batch:
         labels=torch.tensor([[*s.labels, *[IGNORE] * (width - len(s.ids))] for s in sequences]),
         slot_rows=torch.tensor([row for row, _, _ in slots], dtype=torch.long),
         slot_columns=torch.tensor([column for _, column, _ in slots], dtype=torch.long),
-        slot_targets=torch.tensor([[*t, *[IGNORE] * (longest - len(t))] for *_, t in slots], dtype=torch.long).view(len(slots), longest),
+        slot_targets=torch.tensor([[*t, *[IGNORE] * (longest - len(t))] for *_, t in slots], dtype=torch.long).view(
+            len(slots), longest
+        ),
     )
 
 

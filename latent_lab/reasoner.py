@@ -14,7 +14,7 @@ Shape suffixes: B batch, T input columns, W columns of one pass, C columns of al
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +66,8 @@ class LatentReasoner(nn.Module):
     @property
     def model(self) -> PreTrainedModel:
         """The Hugging Face causal LM itself, inside a PEFT wrapper if there is one."""
-        return self.backbone.get_base_model() if hasattr(self.backbone, "get_base_model") else self.backbone
+        backbone: Any = self.backbone
+        return cast(PreTrainedModel, backbone.get_base_model() if hasattr(backbone, "get_base_model") else backbone)
 
     @property
     def device(self) -> torch.device:
@@ -127,7 +128,8 @@ class LatentReasoner(nn.Module):
             embeds = rollout.held_BD.new_zeros(*ids.shape, rollout.held_BD.shape[-1])
             embeds[:, -1] = rollout.held_BD
             options["inputs_embeds"] = embeds
-        new = self.backbone.generate(
+        generate: Any = self.backbone.generate
+        new = generate(
             input_ids=ids,
             attention_mask=mask,
             past_key_values=rollout.cache if cut.widths != [1] else None,
@@ -171,7 +173,9 @@ class Passes:
         piece = slot.cumsum(1)
         num_slots = piece[:, -1]
         if bool((slot & (real.cumsum(1) == 1)).any()):
-            raise ValueError("a row begins with <|latent|>: a thought is the state of the token before it, so give at least one token first")
+            raise ValueError(
+                "a row begins with <|latent|>: a thought is the state of the token before it, so give at least one token first"
+            )
         most = int(num_slots.max())
         final = piece == num_slots[:, None]
         number = torch.where(final, most, piece)

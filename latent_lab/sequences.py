@@ -114,6 +114,7 @@ def join(
     before: Seq[int] = (),
     slots: Seq[int | None] = (),
     steps: Seq[int] = (),
+    is_start_predicted: bool = False,
     with_target: bool = True,
 ) -> Sequence:
     """Lay a problem out: question, steps written ``before`` thinking, markers with their slots, ``steps`` written after, answer.
@@ -121,12 +122,12 @@ def join(
     Steps are given by number; ``slots`` names the step each latent slot stands for. ``tokens=None`` leaves the markers out (plain
     chain of thought). Without target the sequence ends after the end marker (or the question): the prompt of an evaluation.
     Labels stand on written steps and the answer: the end marker is never predicted, latent positions are never supervised (Coconut,
-    section 3). After steps written before thinking the start marker is predicted too, since the model must say when it begins.
+    section 3). ``is_start_predicted`` puts one on the start marker, for layouts in which the model itself says when it begins.
     """
     parts: list[tuple[Role, tuple[int, ...], bool]] = [(Role.QUESTION, problem.question, False)]
     parts += [(Role.STEP, problem.steps[i], True) for i in before]
     if tokens is not None:
-        parts.append((Role.START, (tokens.start,), bool(before)))
+        parts.append((Role.START, (tokens.start,), is_start_predicted))
         parts.append((Role.LATENT, (tokens.latent,) * len(slots), False))
         parts.append((Role.END, (tokens.end,), False))
     if with_target:

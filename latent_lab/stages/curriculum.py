@@ -6,11 +6,16 @@ step is gone. ``latents_from=end`` replaces the last k steps instead (the order 
 
 import random
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from latent_lab.sequences import Encoded, LatentTokens, Sequence, join
 
+if TYPE_CHECKING:
+    from latent_lab.config import Job
+
 KINDS = ("coconut", "cot", "no_cot")
 ENDS = ("start", "end")
+DECODERS = ("autoregressive", "linear")
 
 
 @dataclass
@@ -21,8 +26,8 @@ class Curriculum:
     """``coconut``; ``cot`` writes every step and ``no_cot`` none, both without markers and slots."""
     stages: list[int] = field(default_factory=lambda: [0])
     """Stages this run trains, in order. Each stage above 0 starts where the one before ended."""
-    epochs: list[int] = field(default_factory=lambda: [3])
-    """Passes over the training split for each entry of ``stages``; the last number holds for the rest."""
+    epochs: list[float] = field(default_factory=lambda: [3.0])
+    """Passes over the training split for each entry of ``stages``, fractions allowed; the last number holds for the rest."""
     latents_per_step: int = 1
     """Latent slots for each step made latent (the paper's c)."""
     max_stage: int = 6
@@ -37,9 +42,15 @@ class Curriculum:
     """Start each stage with a fresh optimiser."""
     supervision: float = 0.0
     """Weight of the loss of an auxiliary decoder that must write step k's text from thought k (the idea of SIM-CoT)."""
+    decoder: str = "autoregressive"
+    """That decoder: ``autoregressive`` (a small language model, as published) or ``linear`` (cannot compute, only read)."""
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (("kind", self.kind, KINDS), ("latents_from", self.latents_from, ENDS)):
+        for name, value, allowed in (
+            ("kind", self.kind, KINDS),
+            ("latents_from", self.latents_from, ENDS),
+            ("decoder", self.decoder, DECODERS),
+        ):
             if value not in allowed:
                 raise ValueError(f"{name}={value}: allowed are {', '.join(allowed)}")
         if not self.stages or min(self.stages) < 0 or sorted(set(self.stages)) != self.stages:
@@ -58,6 +69,12 @@ class Curriculum:
         if self.kind != "coconut" and (self.stages != [0] or self.mix or self.supervision):
             raise ValueError(f"kind={self.kind}: it has no latent stages, so stages must be [0], mix and supervision 0")
 
+    def train(self, job: "Job") -> dict[str, Any]:
+        """Train this run, and first the stage before it where its weights are needed; returns what ``result.json`` holds."""
+        from latent_lab.stages.course import train
+
+        return train(job)
+
     def num_slots(self, stage: int) -> int:
         """Latent slots of an evaluation prompt at a stage: a fixed number that never depends on the gold chain."""
         return min(stage, self.max_stage) * self.latents_per_step if self.kind == "coconut" else 0
@@ -69,23 +86,40 @@ class Curriculum:
         rng = random.Random(f"mix/{seed}/{epoch}/{problem.id}")
         return rng.randint(0, stage) if rng.random() < self.mix else stage
 
-    def sequence(self, problem: Encoded, tokens: LatentTokens, stage: int) -> Sequence:
-        """Lay a problem out for training at a stage, with slots, written steps and answer."""
+    def parts(self, problem: Encoded, stage: int) -> tuple[range, list[int | None], range]:
+        """The steps written before thinking, the step each slot stands for, and the steps written after."""
         chain = len(problem.steps)
         if self.kind != "coconut":
-            return join(problem, None, steps=range(chain) if self.kind == "cot" else ())
+            return range(0), [], range(chain if self.kind == "cot" else 0)
         latent = chain if stage > self.max_stage else min(stage, chain)
         first = 0 if self.latents_from == "start" else chain - latent
-        thought_of = list(range(first, first + latent))[: self.max_stage]
-        slots = [step for step in thought_of for _ in range(self.latents_per_step)]
+        slots: list[int | None] = [
+            s for s in range(first, first + min(latent, self.max_stage)) for _ in range(self.latents_per_step)
+        ]
         if self.pad_to_max:
             slots += [None] * (self.num_slots(stage) - len(slots))
-        if self.latents_from == "end":
-            return join(problem, tokens, before=range(first), slots=slots)
-        return join(problem, tokens, slots=slots, steps=range(latent, chain))
+        return range(first), slots, range(first + latent, chain)
 
-    def prompt(self, problem: Encoded, tokens: LatentTokens, stage: int) -> Sequence:
-        """Lay a problem out for free-running evaluation: question, markers and a fixed number of slots; nothing of the gold chain."""
-        if self.kind != "coconut":
-            return join(problem, None, with_target=False)
-        return join(problem, tokens, slots=[None] * self.num_slots(stage), with_target=False)
+    def sequence(self, problem: Encoded, tokens: LatentTokens, stage: int) -> Sequence:
+        """Lay a problem out for training at a stage."""
+        before, slots, after = self.parts(problem, stage)
+        return join(
+            problem, self._markers(tokens), before=before, slots=slots, steps=after, is_start_predicted=self.writes_first()
+        )
+
+    def shape(self, problem: Encoded, stage: int) -> tuple[int, int, int]:
+        """Slots, tokens before them and tokens after them: what decides how well problems fit into one batch."""
+        before, slots, after = self.parts(problem, stage)
+        written = [sum(len(problem.steps[i]) for i in part) for part in (before, after)]
+        return len(slots), len(problem.question) + written[0], written[1] + len(problem.answer)
+
+    def prompt(self, problem: Encoded, tokens: LatentTokens, num_slots: int) -> Sequence:
+        """Lay a problem out for free-running evaluation: question, markers and slots; nothing of the gold chain."""
+        return join(problem, self._markers(tokens), slots=[None] * num_slots, with_target=False)
+
+    def writes_first(self) -> bool:
+        """Whether steps are written before thinking, so that the model itself says when it begins."""
+        return self.kind == "coconut" and self.latents_from == "end"
+
+    def _markers(self, tokens: LatentTokens) -> LatentTokens | None:
+        return tokens if self.kind == "coconut" else None

@@ -1,0 +1,40 @@
+"""``task=answers``: let a trained run answer a split by itself, and grade every answer beside its floors."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from latent_lab.config import Job
+
+THOUGHTS = ("fixed", "gold_chain_leak")
+
+
+@dataclass
+class Answers:
+    """Free-running greedy answers, which must stop by themselves, on one split of a dataset."""
+
+    num_slots: int | None = None
+    """Latent slots of every prompt; null takes as many as the run was trained with at its last stage."""
+    thoughts: str = "fixed"
+    """``fixed``; or ``gold_chain_leak``: as many slots as the gold chain would fill. The published evaluation does this, which tells
+    the model how long the chain is; it is here to be compared with, and must be asked for by this name."""
+    max_new_tokens: int | None = None
+    """Longest answer in tokens; null takes the longest training target and some room."""
+    floors: bool = True
+    """Also score the majority answer and the same model with its thoughts removed or replaced."""
+
+    def __post_init__(self) -> None:
+        if self.thoughts not in THOUGHTS:
+            raise ValueError(f"thoughts={self.thoughts}: allowed are {', '.join(THOUGHTS)}")
+        if self.num_slots is not None and self.num_slots < 0:
+            raise ValueError(f"num_slots={self.num_slots}: allowed are 0 and more")
+        if self.num_slots is not None and self.thoughts != "fixed":
+            raise ValueError(f"num_slots={self.num_slots}: thoughts={self.thoughts} decides the number; leave one of them out")
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens={self.max_new_tokens}: allowed are 1 and more")
+
+    def run(self, job: "Job") -> dict[str, Any]:
+        """Grade, write ``samples.jsonl`` and then ``result.json`` into ``out``, and return the result."""
+        from latent_lab.grading.evaluate import answers
+
+        return answers(self, job)

@@ -1,0 +1,75 @@
+"""How far a long step has come: a bar in a terminal, now and then a line of log elsewhere."""
+
+import functools
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def progress(
+    description: str, total: int, *, unit: str = "items", is_main: bool = True, every: float = 30.0
+) -> Iterator[Callable[[int], None]]:
+    """Show ``description``, done and total, rate and time left of a step with ``total`` units; yield what counts units as done.
+
+    In a terminal it is one line that disappears in the end; elsewhere it is a line of log (level INFO) at most every ``every``
+    seconds. Only the main process shows anything. One may run within another.
+    """
+    if not is_main:
+        yield lambda count: None
+    elif sys.stderr.isatty():
+        with _bar(description, total, unit) as advance:
+            yield advance
+    else:
+        yield _lines(description, total, unit, every)
+
+
+@contextmanager
+def _bar(description: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed or 0:.1f} {unit}/s")
+
+    text = TextColumn("{task.description}", markup=False)
+    with Progress(
+        text, BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(), console=_console(), transient=True
+    ) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+@functools.cache
+def _console() -> "Console":
+    """One console for all bars, which is how rich stacks those that run at the same time."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _lines(description: str, total: int, unit: str, every: float) -> Callable[[int], None]:
+    start = last = time.monotonic()
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal last, done
+        done += count
+        moment = time.monotonic()
+        if moment - last >= every:
+            last = moment
+            rate = done / (moment - start)
+            left = timedelta(seconds=round((total - done) / rate)) if rate else "unknown"
+            log.info("%s: %d of %d, %.1f %s/s, %s left", description, done, total, rate, unit, left)
+
+    return advance

@@ -1,0 +1,122 @@
+"""Step supervision: an auxiliary decoder, present in training only, that must write step k's text from thought k.
+
+The idea of SIM-CoT (arXiv 2509.20317): without it nothing tells a thought which step it stands for. Nothing here takes part in
+answering; after training the decoder serves as a reader of thoughts.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from latent_lab.batching import Batch
+from latent_lab.reasoner import LatentReasoner
+from latent_lab.sequences import IGNORE
+
+
+class StepDecoder(nn.Module):
+    """Writes a text of at most ``longest`` tokens from one thought; the two kinds below differ in how."""
+
+    longest: int
+
+    def logits(self, thoughts: Tensor, texts: Tensor) -> Tensor:
+        """``[n, width]`` and ``[n, length]`` token ids (-100 after their end) to logits ``[n, length, vocabulary]``."""
+        raise NotImplementedError
+
+    def read(self, thoughts: Tensor, end: int) -> Tensor:
+        """Write freely from thoughts ``[n, width]``: token ids ``[n, longest]``; after the first ``end`` everything is ``end``."""
+        raise NotImplementedError
+
+    def loss_sum(self, thoughts: Tensor, texts: Tensor) -> Tensor:
+        """Cross-entropy of the texts, summed over their tokens; 0 (with gradients) where there are none."""
+        if not texts.numel():
+            return sum((p.sum() * 0.0 for p in self.parameters()), thoughts.sum() * 0.0)
+        logits = self.logits(thoughts, texts)
+        return nn.functional.cross_entropy(logits.flatten(0, 1).float(), texts.flatten(), ignore_index=IGNORE, reduction="sum")
+
+
+class LinearDecoder(StepDecoder):
+    """Reads every token of the text straight off the thought, each place by a linear map of its own.
+
+    Differs from paper: SIM-CoT's decoder is autoregressive. A linear reader cannot compute: what it writes is in the thought.
+    """
+
+    def __init__(self, width: int, vocabulary: int, longest: int) -> None:
+        super().__init__()
+        self.longest = longest
+        self.places = nn.Linear(width, longest * width, bias=False)
+        self.head = nn.Linear(width, vocabulary)
+
+    def logits(self, thoughts: Tensor, texts: Tensor) -> Tensor:
+        """See :meth:`StepDecoder.logits`; the texts only say how many places are wanted."""
+        length, width = texts.shape[1], thoughts.shape[1]
+        weight = self.places.weight[: length * width]
+        return self.head(nn.functional.linear(thoughts, weight).view(len(thoughts), length, width))
+
+    def read(self, thoughts: Tensor, end: int) -> Tensor:
+        """See :meth:`StepDecoder.read`."""
+        ids = self.logits(thoughts, thoughts.new_zeros(len(thoughts), self.longest)).argmax(-1)
+        return ids.masked_fill((ids == end).cumsum(1) > 0, end)
+
+
+class AutoregressiveDecoder(StepDecoder):
+    """A one-layer GPT-2 of the thought's width; the thought is its first input embedding (SIM-CoT, section 3)."""
+
+    def __init__(self, width: int, vocabulary: int, longest: int) -> None:
+        super().__init__()
+        self.longest = longest
+        heads = next(h for h in range(max(width // 64, 1), 0, -1) if width % h == 0)
+        self.lm = GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=vocabulary,
+                n_positions=longest,
+                n_embd=width,
+                n_layer=1,
+                n_head=heads,
+                activation_function="gelu_pytorch_tanh",
+                bos_token_id=0,
+                eos_token_id=0,
+            )
+        )
+
+    def logits(self, thoughts: Tensor, texts: Tensor) -> Tensor:
+        """See :meth:`StepDecoder.logits`; token t sees the thought and the tokens before t."""
+        before = self.lm.get_input_embeddings()(texts[:, :-1].clamp(min=0))
+        return self.lm(inputs_embeds=torch.cat([thoughts[:, None].to(before.dtype), before], dim=1), use_cache=False).logits
+
+    @torch.no_grad()
+    def read(self, thoughts: Tensor, end: int) -> Tensor:
+        """See :meth:`StepDecoder.read`; greedy."""
+        ids = self.lm.generate(
+            inputs_embeds=thoughts[:, None], max_new_tokens=self.longest, do_sample=False, eos_token_id=end, pad_token_id=end
+        )
+        return nn.functional.pad(ids, (0, self.longest - ids.shape[1]), value=end)
+
+
+def step_decoder(kind: str, width: int, vocabulary: int, longest: int) -> StepDecoder:
+    """Make a decoder of the given kind (autoregressive or linear), for texts of at most ``longest`` tokens."""
+    classes: dict[str, type[LinearDecoder] | type[AutoregressiveDecoder]]
+    classes = {"autoregressive": AutoregressiveDecoder, "linear": LinearDecoder}
+    return classes[kind](width, vocabulary, longest)
+
+
+class SupervisedReasoner(nn.Module):
+    """What the engine trains: a reasoner, and the step decoder if there is one, behind one ``forward``."""
+
+    def __init__(self, reasoner: LatentReasoner, decoder: StepDecoder | None, weight: float) -> None:
+        super().__init__()
+        self.reasoner = reasoner
+        self.decoder = decoder
+        self.weights = {"loss": 1.0} | ({"steps_loss": weight} if decoder else {})
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Loss sums by name: ``loss`` over the labelled tokens, ``steps_loss`` over the tokens of the slots' texts."""
+        out = self.reasoner(batch.input_ids, batch.attention_mask, batch.labels)
+        sums = {"loss": out.loss_sum}
+        if self.decoder is not None:
+            thoughts = out.thoughts[batch.slot_rows, batch.slot_columns]
+            sums["steps_loss"] = self.decoder.loss_sum(thoughts, batch.slot_targets)
+        return sums
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """How many tokens each of the sums is over."""
+        return {"loss": batch.num_labels, "steps_loss": batch.num_slot_labels}
