@@ -1,7 +1,7 @@
 """Backbones: load or create a causal language model with its tokenizer, and teach both the three latent markers.
 
-``model=nano`` is created from scratch with a digit-level tokenizer; everything else is a Hugging Face model, from the hub or from a
-local folder.
+``model=nano`` is created from scratch with a digit-level tokenizer; everything else is a Hugging Face model, from the hub
+or from a local folder.
 """
 
 import itertools

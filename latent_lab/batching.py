@@ -10,7 +10,7 @@ from torch import Tensor
 from latent_lab.sequences import IGNORE, Sequence
 
 POOL = 64
-"""Batches' worth of shuffled problems that are sorted by shape together: wide enough for little padding, narrow enough to stay random."""
+"""Batches' worth of shuffled problems sorted by shape together: wide enough for little padding, narrow enough to stay random."""
 
 
 @dataclass(slots=True)
@@ -68,8 +68,8 @@ def collate(sequences: Seq[Sequence], pad: int) -> Batch:
 def bucketed(shapes: Seq[tuple[int, ...]], batch_size: int, seed: str) -> list[list[int]]:
     """Cut ``range(len(shapes))`` into batches of problems of like shape, in an order that depends on ``seed`` alone.
 
-    All indices are shuffled, pools of ``POOL`` batches are sorted by shape and cut, and the batches are shuffled again. Every index
-    occurs exactly once; only the last batch of the last pool may be smaller.
+    All indices are shuffled, pools of ``POOL`` batches are sorted by shape and cut, and the batches are shuffled again. Every
+    index occurs exactly once; only the last batch of the last pool may be smaller.
     """
     rng = random.Random(seed)
     order = list(range(len(shapes)))

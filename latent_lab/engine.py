@@ -4,8 +4,8 @@ A *course* says what is trained on, in which order, and how it is validated; a *
 loss sums. Every token of an optimiser step weighs the same, however the step is cut into micro-batches and processes: sums are
 divided by the count of the whole accumulated, all-rank batch.
 
-What happens at a step depends on (seed, phase, epoch, position in the epoch) and the weights alone, so a killed run that continues
-from its last checkpoint ends with the same bytes.
+What happens at a step depends on (seed, phase, epoch, position in the epoch) and the weights alone, so a killed run that
+continues from its last checkpoint ends with the same bytes.
 """
 
 import json
@@ -99,8 +99,8 @@ class Position:
 def optimizers(learner: nn.Module, optim: Optim) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or Muon (Jordan et al. 2024) for the blocks' matrices and AdamW for the rest.
 
-    Muon orthogonalises each update of a weight matrix; embeddings, output tables, norms and biases stay with AdamW, as its authors
-    advise. On small models from scratch it needs several times fewer steps.
+    Muon orthogonalises each update of a weight matrix; embeddings, output tables, norms and biases stay with AdamW, as its
+    authors advise. On small models from scratch it needs several times fewer steps.
     """
     trained = [p for p in learner.parameters() if p.requires_grad]
     adamw: dict[str, Any] = {"lr": optim.lr, "betas": tuple(optim.betas), "weight_decay": optim.weight_decay, "fused": True}

@@ -9,7 +9,8 @@ and its *last* piece (last slot and text) always goes through the final pass; a 
 
 This is the only file that knows the key/value cache. The Hugging Face model stays untouched.
 
-Shape suffixes: B batch, T input columns, W columns of one pass, C columns of all passes so far, K slots, D width, N labelled tokens, V vocabulary.
+Shape suffixes: B batch, T input columns, W columns of one pass, C columns of all passes so far, K slots, D width,
+N labelled tokens, V vocabulary.
 """
 
 from collections.abc import Callable
@@ -95,7 +96,8 @@ class LatentReasoner(nn.Module):
         output = ReasonerOutput(None, None, 0, None, None, rollout.thoughts(), cut.num_slots)
         if labels is not None:
             rows, columns, targets = cut.labelled(labels)
-            logits_NV = self.model.get_output_embeddings()(hidden_BCD[rows, columns]).float()
+            logits_NV = self.model.get_output_embeddings()(hidden_BCD[rows, columns])
+            logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
             output.loss_sum = nn.functional.cross_entropy(logits_NV, targets, reduction="sum")
             output.num_labels = len(targets)
             output.loss = output.loss_sum / max(output.num_labels, 1)
@@ -128,6 +130,7 @@ class LatentReasoner(nn.Module):
             embeds = rollout.held_BD.new_zeros(*ids.shape, rollout.held_BD.shape[-1])
             embeds[:, -1] = rollout.held_BD
             options["inputs_embeds"] = embeds
+        rollout.cache.batch_repeat_interleave(self._copies(options))  # generate repeats its tensors, but not the cache
         generate: Any = self.backbone.generate
         new = generate(
             input_ids=ids,
@@ -139,6 +142,11 @@ class LatentReasoner(nn.Module):
             **options,
         )
         return new[:, ids.shape[1] :]
+
+    def _copies(self, options: dict[str, Any]) -> int:
+        """How many rows (beams or samples) ``generate`` will make of each."""
+        config = options.get("generation_config") or self.model.generation_config
+        return max(options.get(name) or getattr(config, name, None) or 1 for name in ("num_beams", "num_return_sequences"))
 
 
 @dataclass
@@ -274,7 +282,7 @@ class Rollout:
         return torch.stack(self.fed, dim=1)
 
     def _think(self, j: int, state_BD: Tensor, current_BD: Tensor | None) -> Tensor:
-        """Take the state after pass j as the thought of slot j+1; rows without that slot keep the thought they still wait to use."""
+        """Take the state after pass j as the thought of slot j; others keep the thought they still wait to use."""
         active = self.cut.num_slots > j
         if self.edit is not None:
             state_BD = self.edit(j, state_BD, active)
@@ -292,7 +300,8 @@ class Rollout:
         mask_BC = torch.cat([*self.cut.masks[:j], self.cut.masks[j][:, :width]], dim=1)
         out = self.body(
             inputs_embeds=embeds_BWD,
-            attention_mask=None if bool(mask_BC.all()) else mask_BC.long(),
+            # Without mask and cache, transformers takes any jump in the positions for the border of two packed sequences.
+            attention_mask=None if use_cache and bool(mask_BC.all()) else mask_BC.long(),
             position_ids=self.cut.positions[j][:, :width],
             past_key_values=self.cache if use_cache else None,
             use_cache=use_cache,

@@ -70,7 +70,8 @@ class Sequence:
     def slot_texts(self) -> tuple[tuple[int, ...], ...]:
         """For each slot the tokens that step supervision wants read from its thought.
 
-        That is its step, at the last of the step's slots (the others get none), and the end-of-text token past the end of the chain.
+        That is its step, at the last of the step's slots (the others get none); past the end of the chain it is the
+        end-of-text token.
         """
         following = (*self.step_of_slot[1:], None)[: self.num_slots]
         end = self.problem.answer[-1:]
@@ -121,8 +122,9 @@ def join(
 
     Steps are given by number; ``slots`` names the step each latent slot stands for. ``tokens=None`` leaves the markers out (plain
     chain of thought). Without target the sequence ends after the end marker (or the question): the prompt of an evaluation.
-    Labels stand on written steps and the answer: the end marker is never predicted, latent positions are never supervised (Coconut,
-    section 3). ``is_start_predicted`` puts one on the start marker, for layouts in which the model itself says when it begins.
+    Labels stand on written steps and the answer: the end marker is never predicted, latent positions are never supervised
+    (Coconut, section 3). ``is_start_predicted`` puts one on the start marker, for layouts in which the model itself says when
+    it begins to think.
     """
     parts: list[tuple[Role, tuple[int, ...], bool]] = [(Role.QUESTION, problem.question, False)]
     parts += [(Role.STEP, problem.steps[i], True) for i in before]

@@ -23,7 +23,7 @@ class StepDecoder(nn.Module):
         raise NotImplementedError
 
     def read(self, thoughts: Tensor, end: int) -> Tensor:
-        """Write freely from thoughts ``[n, width]``: token ids ``[n, longest]``; after the first ``end`` everything is ``end``."""
+        """Write freely from thoughts ``[n, width]``: ids ``[n, longest]``; after the first ``end`` everything is ``end``."""
         raise NotImplementedError
 
     def loss_sum(self, thoughts: Tensor, texts: Tensor) -> Tensor:

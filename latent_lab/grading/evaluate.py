@@ -4,38 +4,22 @@ Problem -> prompt (question, markers, a fixed number of slots) -> latent loop an
 chain reaches the prompt. The controls are the same model on the same problems with its thoughts removed or replaced.
 """
 
-import hashlib
-import json
-import logging
-import time
 from collections.abc import Sequence as Seq
 from dataclasses import astuple, dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-import yaml
-from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from latent_lab import checkpoint
-from latent_lab.backbone import Backbone, ModelError
+from latent_lab.backbone import Backbone
 from latent_lab.batching import collate
-from latent_lab.config import NOT_RESULT, EvalConfig, Job, TrainConfig, typed
 from latent_lab.grading.answers import digits_right, extract, is_equal, is_integer, normalise
 from latent_lab.grading.statistics import mean_interval, wilson
-from latent_lab.grading.task import Answers
-from latent_lab.problems import DataError, Problem
+from latent_lab.problems import Problem
 from latent_lab.progress import progress
 from latent_lab.reasoner import LatentReasoner, ThoughtEdit
-from latent_lab.run import CONFIG, accelerator, open_run_together, seed_everything
-from latent_lab.sequences import IGNORE, Encoded, LatentTokens, Sequence, encode, join
-from latent_lab.supervision import StepDecoder
-
-log = logging.getLogger(__name__)
-
-CHECKPOINT = "checkpoint"
+from latent_lab.sequences import IGNORE, Encoded, LatentTokens, Sequence, join
 
 CONTROLS = {
     "removed": "the slots are left out of the prompt",
@@ -60,6 +44,10 @@ class Layout(Protocol):
         """Latent slots of a prompt at a stage."""
         ...
 
+    def sequence(self, problem: Encoded, tokens: LatentTokens, stage: int) -> Sequence:
+        """The training layout at a stage, gold chain and all."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -81,6 +69,7 @@ class Solver:
     reasoner: LatentReasoner
     backbone: Backbone
     layout: Layout
+    stage: int
     num_slots: int
     max_new_tokens: int
     batch_size: int = 256
@@ -124,6 +113,17 @@ class Solver:
             before = [row[: min((row.index(e) for e in ends if e in row), default=len(row))] for row in new]
             problems = [replace(p, question=(*p.question, *b)) for p, b in zip(problems, before, strict=True)]
         return [self.layout.prompt(p, tokens, n) for p, n in zip(problems, slots, strict=True)]
+
+    def gold_texts(self, problem: Encoded) -> list[str | None]:
+        """What each slot of a prompt stands for: a step, empty past the chain's end, None where a later slot has the step."""
+        texts = self.layout.sequence(problem, self.backbone.tokens, self.stage).slot_texts[: self.num_slots]
+        return [self.text(t) if t else None for t in texts] + [""] * (self.num_slots - len(texts))
+
+    def text(self, ids: Seq[int]) -> str:
+        """First line of what the tokens up to the end-of-text token say."""
+        end = self.backbone.tokenizer.eos_token_id
+        ids = list(ids)
+        return str(self.backbone.tokenizer.decode(ids[: ids.index(end)] if end in ids else ids)).split("\n")[0]
 
     @torch.no_grad()
     def thoughts(self, problems: Seq[Encoded]) -> Tensor:
@@ -241,105 +241,6 @@ def floors(solver: Solver, encoded: Seq[Encoded], problems: Seq[Problem], majori
         replies = solver.replies(encoded, control)
         scores[f"thoughts_{control}"] = rate([grade(p, r) for p, r in zip(problems, replies, strict=True)])
     return scores
-
-
-def answers(task: Answers, job: Job) -> dict[str, Any]:
-    """Do ``task=answers``: see :class:`latent_lab.grading.task.Answers`."""
-    config: EvalConfig = job.config
-    trained = trained_config(config.run_folder)
-    with accelerator(config.device, config.precision) as at:
-        problems = (config.dataset or trained.dataset).load(config.split)[: config.limit]
-        identity = {
-            "problems": fingerprint(problems),
-            "checkpoint": fingerprint(config.run_folder / CHECKPOINT / "model.safetensors"),
-        }
-        folder = Path(config.out) if config.out else config.run_folder / "eval" / job.slug
-        options = {"command": job.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
-        with open_run_together(at, folder, {**job.plain, **identity}, **options) as run:
-            if run.result is None:
-                run.track(config.tracker, job_type="eval", group=config.run_folder.name)
-                seed_everything(config.seed)
-                solver, info, _ = solver_of(config, trained, at, task)
-                result, rows = score(solver, problems, info, trained, with_floors=task.floors)
-                run.samples(rows)
-                run.finish({"task": "answers", "run": config.run, "split": config.split, **result})
-            at.wait_for_everyone()
-            result = run.result or {}
-    log.info("%s: %s", folder, in_words(result))
-    return result
-
-
-def trained_config(run_folder: Path) -> TrainConfig:
-    """The configuration a run was trained with, built again."""
-    path = run_folder / CONFIG
-    if not path.exists() or not (run_folder / CHECKPOINT).is_dir():
-        raise ModelError(
-            f"run: {run_folder} holds no finished training run (no {CONFIG} and {CHECKPOINT}/): train it to its end first"
-        )
-    config: TrainConfig = typed(yaml.safe_load(path.read_text(encoding="utf-8")))
-    return config
-
-
-def solver_of(
-    config: EvalConfig, trained: TrainConfig, at: Accelerator, task: Answers
-) -> tuple[Solver, checkpoint.Info, StepDecoder | None]:
-    """Load a run's checkpoint, ready to answer."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    backbone, info, decoder = checkpoint.load(config.run_folder / CHECKPOINT, getattr(trained.model, "dtype", "float32"))
-    reasoner = LatentReasoner(backbone.model, backbone.tokens).to(at.device).eval()
-    solver = Solver(
-        reasoner=reasoner,
-        backbone=backbone,
-        layout=trained.stage,
-        num_slots=info.num_slots if task.num_slots is None else task.num_slots,
-        max_new_tokens=task.max_new_tokens or info.max_new_tokens,
-        batch_size=config.batch_size,
-        rank=at.process_index,
-        world=at.num_processes,
-        leaks_chain=task.thoughts != "fixed",
-    )
-    return solver, info, decoder.to(at.device) if decoder else None
-
-
-def score(
-    solver: Solver, problems: list[Problem], info: checkpoint.Info, trained: TrainConfig, *, with_floors: bool = True
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Let a solver answer problems; return the result and a graded row for each problem."""
-    encoded = encode(problems, solver.backbone.tokenizer)
-    started = time.monotonic()
-    replies = solver.replies(encoded, quiet=False)
-    seconds = time.monotonic() - started
-    rows = [grade(p, r) for p, r in zip(problems, replies, strict=True)]
-    result = {
-        **summary(rows),
-        "floors": floors(solver, encoded, problems, info.majority) if with_floors else {},
-        "teacher_forced_exact": teacher_forced(
-            solver, [trained.stage.sequence(p, solver.backbone.tokens, info.stage) for p in encoded]
-        ),
-        "chain_tokens": sum(len(step) for p in encoded for step in p.steps) / max(len(encoded), 1),
-        "seen_in_training": seen(problems, trained),
-        "slots": solver.num_slots if not solver.leaks_chain else "gold_chain_leak",
-        "stage": info.stage,
-        "training_seed": trained.seed,
-        "seconds": round(seconds, 3),
-    }
-    return result, rows
-
-
-def seen(problems: Seq[Problem], trained: TrainConfig) -> int | None:
-    """How many of the questions stand in the training split; None where that cannot be read any more."""
-    try:
-        known = {p.question for p in trained.dataset.load("train")}
-    except DataError:
-        return None
-    return sum(p.question in known for p in problems)
-
-
-def fingerprint(what: Path | Seq[Problem]) -> str:
-    """A short hash of a file's bytes or of problems."""
-    raw = what.read_bytes() if isinstance(what, Path) else json.dumps([astuple(p)[:4] for p in what]).encode()
-    return hashlib.blake2b(raw, digest_size=8).hexdigest()
 
 
 def in_words(result: dict[str, Any]) -> str:

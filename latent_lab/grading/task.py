@@ -16,8 +16,8 @@ class Answers:
     num_slots: int | None = None
     """Latent slots of every prompt; null takes as many as the run was trained with at its last stage."""
     thoughts: str = "fixed"
-    """``fixed``; or ``gold_chain_leak``: as many slots as the gold chain would fill. The published evaluation does this, which tells
-    the model how long the chain is; it is here to be compared with, and must be asked for by this name."""
+    """``fixed``; or ``gold_chain_leak``: as many slots as the gold chain would fill. The published evaluation does this, which
+    tells the model how long the chain is; it is here to be compared with, and must be asked for by this name."""
     max_new_tokens: int | None = None
     """Longest answer in tokens; null takes the longest training target and some room."""
     floors: bool = True
@@ -35,6 +35,6 @@ class Answers:
 
     def run(self, job: "Job") -> dict[str, Any]:
         """Grade, write ``samples.jsonl`` and then ``result.json`` into ``out``, and return the result."""
-        from latent_lab.grading.evaluate import answers
+        from latent_lab.grading.session import answers
 
         return answers(self, job)

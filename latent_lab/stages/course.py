@@ -93,6 +93,7 @@ class CurriculumCourse:
             reasoner=self.reasoner.eval(),
             backbone=self.backbone,
             layout=self.stage,
+            stage=stage,
             num_slots=self.stage.num_slots(stage),
             max_new_tokens=self.max_new_tokens(stage),
             batch_size=self.config.eval_batch_size,

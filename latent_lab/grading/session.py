@@ -1,0 +1,145 @@
+"""One evaluation of a run: its folder, its model, its problems, and what ``task=answers`` does with them."""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from latent_lab import checkpoint
+from latent_lab.backbone import ModelError
+from latent_lab.config import NOT_RESULT, EvalConfig, Job, TrainConfig, typed
+from latent_lab.grading.evaluate import Solver, floors, grade, in_words, summary, teacher_forced
+from latent_lab.grading.task import Answers
+from latent_lab.problems import DataError, Problem
+from latent_lab.reasoner import LatentReasoner
+from latent_lab.run import CONFIG, RESULT, Run, accelerator, open_run_together, seed_everything
+from latent_lab.sequences import encode
+from latent_lab.supervision import StepDecoder
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoint"
+
+
+@dataclass
+class Session:
+    """An evaluation under way."""
+
+    config: EvalConfig
+    trained: TrainConfig
+    """How the run was trained."""
+    run: Run
+    """The folder of results; complete when it has a ``result``, and then nothing is to be done."""
+    problems: list[Problem]
+    solver: Solver
+    info: checkpoint.Info
+    decoder: StepDecoder | None
+    """What was trained to read steps from thoughts, if anything was."""
+
+    def score(self, problems: list[Problem], *, with_floors: bool = True) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Let the model answer problems; return the result and a graded row for each problem."""
+        solver = self.solver
+        encoded = encode(problems, solver.backbone.tokenizer)
+        started = time.monotonic()
+        replies = solver.replies(encoded, quiet=False)
+        seconds = time.monotonic() - started
+        rows = [grade(p, r) for p, r in zip(problems, replies, strict=True)]
+        gold = [self.trained.stage.sequence(p, solver.backbone.tokens, self.info.stage) for p in encoded]
+        result = {
+            **summary(rows),
+            "floors": floors(solver, encoded, problems, self.info.majority) if with_floors else {},
+            "teacher_forced_exact": teacher_forced(solver, gold),
+            "chain_tokens": sum(len(step) for p in encoded for step in p.steps) / max(len(encoded), 1),
+            "seen_in_training": seen(problems, self.trained),
+            "slots": "gold_chain_leak" if solver.leaks_chain else solver.num_slots,
+            "stage": self.info.stage,
+            "training_seed": self.trained.seed,
+            "seconds": round(seconds, 3),
+        }
+        return result, rows
+
+
+@contextmanager
+def session(job: Job, task: Answers) -> Iterator[Session]:
+    """Open the folder of results and load what the evaluation needs; on every process of a job.
+
+    What decides the result is part of the folder's config, so that changed problems or weights never pass for the old ones.
+    """
+    config: EvalConfig = job.config
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    trained = trained_config(config.run_folder)
+    with accelerator(config.device, config.precision) as at:
+        problems = (config.dataset or trained.dataset).load(config.split)[: config.limit]
+        if not problems:
+            raise DataError(f"split={config.split}: the dataset has no problem there; choose another split or dataset")
+        weights = config.run_folder / CHECKPOINT / "model.safetensors"
+        identity = {"problems": fingerprint(problems), "weights": fingerprint(weights)}
+        folder = Path(config.out) if config.out else config.run_folder / "eval" / job.slug
+        options = {"command": job.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
+        with open_run_together(at, folder, {**job.plain, **identity}, **options) as run:
+            seed_everything(config.seed)
+            backbone, info, decoder = checkpoint.load(config.run_folder / CHECKPOINT, getattr(trained.model, "dtype", "float32"))
+            solver = Solver(
+                reasoner=LatentReasoner(backbone.model, backbone.tokens).to(at.device).eval(),
+                backbone=backbone,
+                layout=trained.stage,
+                stage=info.stage,
+                num_slots=info.num_slots if task.num_slots is None else task.num_slots,
+                max_new_tokens=task.max_new_tokens or info.max_new_tokens,
+                batch_size=config.batch_size,
+                rank=at.process_index,
+                world=at.num_processes,
+                leaks_chain=task.thoughts != "fixed",
+            )
+            if run.result is None:
+                run.track(config.tracker, job_type="eval", group=config.run_folder.name)
+            yield Session(config, trained, run, problems, solver, info, decoder.to(at.device) if decoder else None)
+            at.wait_for_everyone()
+
+
+def answers(task: Answers, job: Job) -> dict[str, Any]:
+    """Do ``task=answers``: see :class:`latent_lab.grading.task.Answers`."""
+    with session(job, task) as at:
+        if at.run.result is None:
+            result, rows = at.score(at.problems, with_floors=task.floors)
+            at.run.samples(rows)
+            at.run.finish({"task": "answers", "run": at.config.run, "split": at.config.split, **result})
+        else:
+            log.info("%s is complete; its stored result is used (overwrite=true does it again)", at.run.folder)
+    result = at.run.result or {}
+    log.info("%s: %s", at.run.folder, in_words(result))
+    return result
+
+
+def trained_config(run_folder: Path) -> TrainConfig:
+    """The configuration a finished run was trained with, built again."""
+    if not (run_folder / RESULT).exists() or not (run_folder / CHECKPOINT).is_dir():
+        raise ModelError(
+            f"run: {run_folder} is no finished training run (no {RESULT} or no {CHECKPOINT}/ in it): train it to its end first"
+        )
+    config: TrainConfig = typed(yaml.safe_load((run_folder / CONFIG).read_text(encoding="utf-8")))
+    return config
+
+
+def seen(problems: Sequence[Problem], trained: TrainConfig) -> int | None:
+    """How many of the questions stand in the training split; None where that cannot be read any more."""
+    try:
+        known = {p.question for p in trained.dataset.load("train")}
+    except DataError:
+        return None
+    return sum(p.question in known for p in problems)
+
+
+def fingerprint(what: Path | Sequence[Problem]) -> str:
+    """A short hash of a file's bytes or of problems."""
+    raw = what.read_bytes() if isinstance(what, Path) else json.dumps([astuple(p)[:4] for p in what]).encode()
+    return hashlib.blake2b(raw, digest_size=8).hexdigest()
