@@ -121,6 +121,8 @@ class Pretrained:
     def __post_init__(self) -> None:
         if not self.path:
             raise ValueError("path='': give a folder or a name on the hub, for example model=folder model.path=my-model")
+        if not self.like:
+            raise ValueError("like='': give a text the model knows, such as <<")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype={self.dtype}: allowed are {', '.join(DTYPES)}")
 

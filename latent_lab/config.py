@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from latent_lab.problems import SPLITS
-from latent_lab.run import CONFIG, DEVICES, PRECISIONS
+from latent_lab.run import CONFIG, DEVICES, PRECISIONS, RESULT
 
 GROUPS = ("model", "stage", "dataset", "oracle", "judge", "task", "tracker", "experiment", "debug")
 """What is chosen as GROUP=OPTION, in the order in which a run's name lists it."""
@@ -47,6 +47,10 @@ AT_LEAST = {
     **dict.fromkeys(("save_every", "seed"), 0),
 }
 """Smallest values of top-level keys."""
+
+
+MOST_RUNS_NAMED = 5
+"""How many finished runs, the latest first, a message names."""
 
 
 class ConfigError(ValueError):
@@ -145,7 +149,7 @@ class TrainConfig:
 class EvalConfig:
     """Everything ``python -m latent_lab.eval`` can be told; ``task`` and the next four are config groups."""
 
-    run: str = MISSING
+    run: str = ""
     """A run's folder, or its name below ``outputs``."""
     task: Any = MISSING
     """What is measured."""
@@ -189,8 +193,10 @@ def check(config: TrainConfig | EvalConfig) -> None:
     """Raise :class:`ConfigError` for a value out of range, or for settings that make no sense together."""
     for key, least in AT_LEAST.items():
         value = vars(config).get(key)
-        if value is not None and value < least:
+        if value is not None and not value >= least:
             raise ConfigError(key, value, f"allowed: {least} and more")
+    if config.seed >= 2**32:
+        raise ConfigError("seed", config.seed, f"allowed: 0 to {2**32 - 1}")
     check_choice("device", config.device, DEVICES)
     check_choice("precision", config.precision, PRECISIONS)
     if config.device == "cpu" and config.precision == "bf16":
@@ -245,9 +251,10 @@ def check_training(config: TrainConfig) -> None:
 def check_evaluation(config: EvalConfig) -> None:
     """The part of :func:`check` that concerns evaluation alone."""
     check_choice("split", config.split, SPLITS)
-    if not (config.run_folder / CONFIG).is_file():
-        names = sorted(file.parent.name for file in Path(config.outputs).glob(f"*/{CONFIG}"))
-        known = ", ".join(names) or f"none in {config.outputs} yet"
+    if not config.run or not (config.run_folder / CONFIG).is_file():
+        finished = sorted(Path(config.outputs).glob(f"*/{RESULT}"), key=lambda file: -file.stat().st_mtime)
+        names = [*(file.parent.name for file in finished[:MOST_RUNS_NAMED]), *["..."] * (len(finished) > MOST_RUNS_NAMED)]
+        known = "; ".join(names) or f"none in {config.outputs} yet"
         raise ConfigError("run", config.run, f"there is no such run; allowed: its folder, or its name below outputs ({known})")
 
 

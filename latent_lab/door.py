@@ -9,38 +9,58 @@ import ctypes
 import logging
 import os
 import sys
-from argparse import ArgumentError, Namespace
+from argparse import SUPPRESS, ArgumentError, ArgumentParser
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from latent_lab.config import ConfigError, Job, as_hydra_reads, compose, config_folder, job, jobs, meant
+from latent_lab.compose import COMPOSITION_ERRORS, compose
+from latent_lab.config import ConfigError, meant
+from latent_lab.job import Job, job, jobs
+from latent_lab.overrides import as_hydra_reads, config_folder
 
 log = logging.getLogger(__name__)
 
 Work = Callable[[Job], object]
 
+MODES: dict[str, dict[str, Any]] = {
+    "--help -h": {"action": "store_true"},
+    "--cfg -c": {"choices": ["job", "hydra", "all"]},
+    "--info -i": {"choices": ["all", "config", "defaults", "defaults-tree", "searchpath"]},
+    "--shell-completion -sc": {"action": "store_true"},
+    "--multirun -m": {"action": "store_true"},
+}
+"""Flags that say what to do, one at a time; all but the last only show something."""
+
+OTHERS: dict[str, dict[str, Any]] = {"--resolve": {"action": "store_true"}, "--package -p": {}, "--config-dir -cd": {}}
+"""Flags that go with another one; together with ``MODES``, those of Hydra's that make sense here."""
+
 
 def door(name: str, work: Work) -> None:
     """Run ``work`` on every job that the command line of the door ``name`` (``train`` or ``eval``) asks for.
 
-    Exits with 2 where the user can mend it (one line on stderr says how); an error of the program keeps its traceback.
+    Exits with 2 where the user can mend it (one line on stderr says how) and with 130 when interrupted; an error of the program
+    keeps its traceback.
     """
     try:
-        flags, arguments, overrides = command_line(sys.argv[1:])
+        flags, overrides = command_line(sys.argv[1:])
         brings_its_own = any(text.startswith(("hydra/launcher", "hydra/sweeper", "hydra.mode")) for text in overrides)
-        if brings_its_own or shows_only(arguments):
-            through_hydra(name, work, flags, arguments, overrides)
-        elif arguments.multirun:
+        if brings_its_own or set(flags) - {"multirun"}:
+            through_hydra(name, work, flags, overrides)
+        elif "multirun" in flags:
             sweep(jobs(name, overrides), work)
         else:
             only = job(name, overrides)
             prepare_process()
             work(only)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command continues where the last checkpoint was saved\n")
+        sys.exit(130)
     except ValueError as error:
         if not is_for_the_user(error):
             raise
@@ -53,56 +73,55 @@ def is_for_the_user(error: Exception) -> bool:
     return isinstance(error, ValueError) and type(error).__module__.startswith("latent_lab.")
 
 
-def command_line(argv: list[str]) -> tuple[list[str], Namespace, list[str]]:
-    """Split a command line, in whatever order, into flags (raw, then parsed) and overrides."""
-    parser = get_args_parser()
-    parser.exit_on_error = False
+def command_line(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Split a command line, in whatever order, into the flags that were given and the overrides."""
+    parser = ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False, argument_default=SUPPRESS)
+    modes = parser.add_mutually_exclusive_group()
+    for group, flags in ((modes, MODES), (parser, OTHERS)):
+        for names, properties in flags.items():
+            group.add_argument(*names.split(), **properties)
     try:
-        arguments, rest = parser.parse_known_args(argv)
+        parsed, overrides = parser.parse_known_args(argv)
     except ArgumentError as error:
-        raise ConfigError(error.argument_name or "flags", " ".join(argv), error.message) from error
-    known = [option for action in parser._actions for option in action.option_strings]
-    for flag in [text for text in rest if text.startswith("-")]:
-        raise ConfigError(flag, None, f"there is no such flag; allowed: {', '.join(known)}{meant(flag, known)}")
-    for flag in ("config_path", "config_name", "experimental_rerun"):
-        if getattr(arguments, flag):
-            raise ConfigError(
-                "--" + flag.replace("_", "-"), getattr(arguments, flag), "allowed: experiment=NAME, --config-dir DIR"
-            )
-    modes = [mode for mode in ("run", "multirun", "cfg", "info", "shell_completion") if getattr(arguments, mode)]
-    if len(modes) > 1:
-        raise ConfigError("flags", ", ".join(f"--{mode}" for mode in modes), "allowed: one of them")
-    if (arguments.resolve or arguments.package) and not arguments.cfg:
-        raise ConfigError("--resolve" if arguments.resolve else "--package", None, "allowed: only beside --cfg")
-    overrides = [text for text in argv if text in (*arguments.overrides, *rest)]
-    flags = [text for text in argv if text not in overrides]
-    if arguments.config_dir:
-        if not Path(arguments.config_dir).is_dir():
-            raise ConfigError(
-                "--config-dir", arguments.config_dir, "there is no such folder; allowed: a folder laid out like conf/"
-            )
-        overrides.append(f"hydra.searchpath=['schema://','file://{Path(arguments.config_dir).resolve()}']")
-    return flags, arguments, overrides
+        raise ConfigError(str(error.argument_name), " ".join(argv), error.message) from error
+    given, known = vars(parsed), [names.split()[0] for names in (*MODES, *OTHERS)]
+    for flag in [text for text in overrides if text.startswith("-")]:
+        raise ConfigError("flags", flag, f"there is no such flag; allowed: {', '.join(known)}{meant(flag, known)}")
+    if given.keys() & {"resolve", "package"} and "cfg" not in given:
+        raise ConfigError("--resolve, --package", " ".join(argv), "allowed: only beside --cfg")
+    if "config_dir" in given:
+        folder = Path(given.pop("config_dir"))
+        if not folder.is_dir():
+            raise ConfigError("--config-dir", folder, "there is no such folder; allowed: a folder laid out like conf/")
+        overrides.append(f"hydra.searchpath=['schema://','file://{folder.resolve()}']")
+    return given, overrides
 
 
-def shows_only(arguments: Namespace) -> bool:
-    """Whether the flags ask to see something and to run nothing."""
-    return bool(arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion)
-
-
-def through_hydra(name: str, work: Work, flags: list[str], arguments: Namespace, overrides: list[str]) -> None:
+def through_hydra(name: str, work: Work, flags: dict[str, Any], overrides: list[str]) -> None:
     """Let Hydra's main do it; its jobs are composed again from their overrides, so that they are the same jobs."""
-    as_read = [text for override in overrides for text in as_hydra_reads(override, arguments.multirun)]
-    if arguments.help or arguments.cfg or arguments.info:
+    is_sweep = "multirun" in flags
+    as_read = [text for override in overrides for text in as_hydra_reads(override, is_sweep)]
+    if flags.keys() & {"help", "cfg", "info"}:
         compose(name, as_read)
 
     def task(_: DictConfig) -> None:
         prepare_process()
-        work(job(name, list(HydraConfig.get().overrides.task), is_sweep=arguments.multirun))
+        work(job(name, list(HydraConfig.get().overrides.task), is_sweep=is_sweep))
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what goes wrong, in place of printing it in its own words.
-    sys.argv[1:] = [*flags, *as_read]
-    hydra.main(config_folder(), name, version_base="1.3")(task)()
+    is_completing = "shell_completion" in flags
+    if is_completing and "COMP_LINE" in os.environ:
+        os.environ["COMP_LINE"] = line_as_hydra_reads(os.environ["COMP_LINE"])
+    raw = [[f"--{flag.replace('_', '-')}", *([] if value is True else [value])] for flag, value in flags.items()]
+    sys.argv[1:] = [*(text for flag in raw for text in flag), *as_read]
+    with suppress(*COMPOSITION_ERRORS) if is_completing else nullcontext():  # a TAB after something wrong completes nothing
+        hydra.main(str(config_folder()), name, version_base="1.3")(task)()
+
+
+def line_as_hydra_reads(line: str) -> str:
+    """The line a shell wants completed, its finished words turned into what Hydra's grammar takes."""
+    finished, _, last = line.rpartition(" ")
+    return " ".join([*(text for word in finished.split() for text in as_hydra_reads(word, is_sweep=True)), last])
 
 
 def sweep(planned: list[Job], work: Work) -> None:
@@ -132,6 +151,9 @@ def prepare_process() -> None:
     logging.getLogger("accelerate").setLevel(logging.WARNING)
     logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)  # it warns of tied weights at every checkpoint
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # Read when torch is loaded. Threads that wait for each other spin for milliseconds by default: on a machine with other work
+    # to do, a training step then takes 9 s in place of 1 (docs/performance.md); when it is idle, this changes nothing.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     keep_freed_memory()
 
 

@@ -107,9 +107,8 @@ def optimizers(learner: nn.Module, optim: Optim) -> list[torch.optim.Optimizer]:
     if optim.name == "adamw":
         return [torch.optim.AdamW(trained, **adamw)]
     blocks = [module for module in learner.modules() if isinstance(module, nn.ModuleList)]
-    matrices = [p for block in blocks for p in block.parameters() if p.requires_grad and p.ndim == 2]
-    mine = {id(p) for p in matrices}
-    muon = torch.optim.Muon(matrices, lr=optim.matrix_lr, weight_decay=optim.weight_decay)
+    mine = {id(p): p for block in blocks for p in block.parameters() if p.requires_grad and p.ndim == 2}
+    muon = torch.optim.Muon(list(mine.values()), lr=optim.matrix_lr, weight_decay=optim.weight_decay)
     return [torch.optim.AdamW([p for p in trained if id(p) not in mine], **adamw), muon]
 
 

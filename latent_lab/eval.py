@@ -1,7 +1,7 @@
 """Grade what a run has learned: ``python -m latent_lab.eval run=NAME`` (``--help`` shows what can be said)."""
 
-from latent_lab.config import Job
 from latent_lab.door import door
+from latent_lab.job import Job
 
 
 def main() -> None:

@@ -192,8 +192,6 @@ class Passes:
             width = int(((number == most) & real & ~without[:, None]).sum(1).max())
             from_end = real.flip(1).cumsum(1).flip(1)
             number = torch.where(without[:, None] & (from_end > width), 0, number)
-            lonely = without & (real.sum(1) <= width) & (real.sum(1) > 1)
-            number = torch.where(lonely[:, None] & (real.cumsum(1) == 1), 0, number)
         number = torch.where(real, number, -1)
 
         column = torch.full_like(input_ids, -1)

@@ -38,6 +38,10 @@ class RunConflict(ValueError):
     """A folder that holds something else than the run asked for; the message says what, and what to do."""
 
 
+class DeviceError(ValueError):
+    """A device this machine does not have; the message says what it has."""
+
+
 class Tracker(Protocol):
     """Where metrics go besides ``metrics.jsonl``; :mod:`latent_lab.tracking` has those that ``tracker=`` selects."""
 
@@ -90,7 +94,10 @@ class Run:
         with (self.folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **row}, ensure_ascii=False) + "\n")
         if self._tracker:
-            self._tracker.log({key: v for key, v in row.items() if isinstance(v, int | float)}, step)
+            numbers = {key: v for key, v in row.items() if isinstance(v, int | float)}
+            if "stage" in row:  # a dashboard draws a curve a key: this gives each stage its own
+                numbers |= {f"stage_{row['stage']}/{key}": v for key, v in numbers.items() if "/" in key}
+            self._tracker.log(numbers, step)
 
     def rewind(self, step: float) -> None:
         """Drop the metric rows after ``step``, and a last row torn by a crash; the rows that stay keep their bytes."""
@@ -302,7 +309,7 @@ def accelerator(device: str = "auto", precision: str = "auto", **options: Any) -
 
     has_cuda = torch.cuda.is_available()
     if device == "cuda" and not has_cuda:
-        raise ValueError("device=cuda: PyTorch finds no GPU on this machine; say device=cpu or device=auto")
+        raise DeviceError("device: given cuda; PyTorch finds no GPU on this machine; allowed: auto, cpu")
     device = "cuda" if has_cuda and device != "cpu" else "cpu"
     has_bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     precision, reason = resolve_precision(device, precision, has_bf16=has_bf16)

@@ -17,7 +17,7 @@ from latent_lab.provenance import redact_command
 Rows = Sequence[Sequence[str | float | None]]
 
 
-class TrackerError(RuntimeError):
+class TrackerError(ValueError):
     """A tracker that cannot start; the message says what to install or change."""
 
 

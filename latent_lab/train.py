@@ -1,7 +1,7 @@
 """Train a model to think in continuous vectors: ``python -m latent_lab.train stage=3`` (``--help`` shows what can be said)."""
 
-from latent_lab.config import Job
 from latent_lab.door import door
+from latent_lab.job import Job
 
 
 def main() -> None:

@@ -1,15 +1,26 @@
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from latent_lab.config import Job, config_folder
+from latent_lab import eval as eval_door
+from latent_lab import train as train_door
 from latent_lab.door import door
+from latent_lab.job import Job
+from latent_lab.overrides import config_folder
 from latent_lab.problems import DataError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+MISTAKES = re.findall(
+    r"^\$ python -m latent_lab\.(\w+)(.*)\n(.*\n(?:(?!\n|```).*\n)*)", (REPOSITORY / "docs" / "errors.md").read_text(), re.M
+)
+"""Every mistake of the document: the door, its arguments, and all that is printed."""
+
+SMALL = ["debug=smoke", "limit=4", "batch_size=4", "stage.epochs=[1]", "model.layers=2", "model.width=32", "device=cpu"]
 
 
 def start(module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -45,11 +56,30 @@ def test_a_wrong_override_costs_one_line_and_no_torch(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("name", "arguments", "printed"), MISTAKES, ids=[f"{name}{text}" for name, text, _ in MISTAKES])
+def test_a_mistake_costs_what_the_document_says(
+    name: str, arguments: str, printed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LATENT_LAB_OUTPUTS", raising=False)
+    monkeypatch.setattr(sys, "argv", [name, *shlex.split(arguments)])
+    with pytest.raises(SystemExit) as ended:
+        {"train": train_door, "eval": eval_door}[name].main()
+    assert ended.value.code == 2
+    assert capsys.readouterr() == ("", printed)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_document_shows_twelve_mistakes_and_more() -> None:
+    assert len(MISTAKES) >= 12
+    assert all(printed.count("\n") == 1 for *_, printed in MISTAKES)
+
+
 @pytest.mark.parametrize("name", ["train", "eval"])
 def test_help_lists_groups_and_examples(name: str, tmp_path: Path) -> None:
     ended = start(f"latent_lab.{name}", "--help", cwd=tmp_path)
     assert ended.returncode == 0
-    assert "stage: 0, 1, 2, 3, 4, 5, 6, all, coconut, cot, no_cot\n" in ended.stdout
+    assert "stage: 0, 1, 2, 3, 4, 5, 6, all, coconut, coconut_gsm8k, cot, demo, no_cot\n" in ended.stdout
     assert ended.stdout.count(f"python -m latent_lab.{name} ") >= 7
     assert f'eval "$(latent-lab-{name} -sc install=bash)"' in ended.stdout
     assert "torch" not in {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
@@ -68,20 +98,34 @@ def test_flags_and_overrides_come_in_any_order(knock) -> None:
     assert [job.slug for job in knock("stage=1,2", "-m", "seed=7")] == ["stage=1,seed=7", "stage=2,seed=7"]
 
 
-def test_completion_knows_the_options(knock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("COMP_LINE", "latent-lab-train stage.la")
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("stage.la", ["stage.latents_from=", "stage.latents_per_step="]),
+        ("debug=", ["debug=overfit", "debug=smoke"]),
+        ("stage=3 see", ["seed="]),
+        ("-m stage=1,2 see", ["seed="]),
+        ("model=org/name model.p", ["model.path="]),
+        ("stage=99 see", []),
+    ],
+)
+def test_a_tab_completes(
+    line: str, completed: list[str], knock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COMP_LINE", f"latent-lab-train {line}")
     assert knock("-sc", "query=bash") == []
-    assert capsys.readouterr().out.split() == ["stage.latents_from=", "stage.latents_per_step="]
+    assert capsys.readouterr().out.split() == completed
 
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--resolv", "--cgf"], "--cgf: given nothing; there is no such flag; allowed: --help, "),
-        (["--cfg", "jobs"], "--cfg/-c: given --cfg jobs; invalid choice: 'jobs' (choose from 'job', 'hydra', 'all')"),
-        (["-m", "--cfg", "job"], "flags: given --multirun, --cfg; allowed: one of them"),
-        (["--package", "model"], "--package: given nothing; allowed: only beside --cfg"),
-        (["-cn", "other"], "--config-name: given other; allowed: experiment=NAME, --config-dir DIR"),
+        (["--resolve", "--cgf"], "flags: given --cgf; there is no such flag; allowed: --help, "),
+        (["--cfg", "jobs"], "--cfg/-c: given --cfg jobs; invalid choice: 'jobs' (choose from "),
+        (["-m", "--cfg", "job"], "--cfg/-c: given -m --cfg job; not allowed with argument --multirun/-m"),
+        (["--package", "model"], "--resolve, --package: given --package model; allowed: only beside --cfg"),
+        (["--config-dir", "none"], "--config-dir: given none; there is no such folder; allowed: a folder laid out like conf/"),
+        (["--config-name", "other"], "flags: given --config-name; there is no such flag; "),
         (["seeed=1", "--cfg", "job"], "seeed: given 1; there is no such key; "),
         (["-m", "seed=1,x"], "seed: given x; allowed: an integer (in the job seed=x)"),
     ],
@@ -101,6 +145,28 @@ def test_a_users_error_in_the_work_is_one_line_too(knock, capsys: pytest.Capture
         knock("seed=1", work=work)
     assert ended.value.code == 2
     assert capsys.readouterr().err == "error: problems.jsonl, row 3: no field 'answer'\n"
+
+
+def test_control_c_is_one_line(knock, capsys: pytest.CaptureFixture[str]) -> None:
+    def work(job: Job) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        knock(work=work)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted; the same command continues where the last checkpoint was saved\n"
+
+
+def test_a_missing_gpu_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train", "stage=0", "device=cuda"])
+    with pytest.raises(SystemExit) as ended:
+        train_door.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: device: given cuda; PyTorch finds no GPU on this machine; allowed: auto, cpu\n"
 
 
 def test_an_error_of_the_program_keeps_its_traceback(knock) -> None:
@@ -148,4 +214,40 @@ def test_a_launcher_of_hydras_gets_the_same_jobs(knock, tmp_path: Path) -> None:
 
 
 def test_the_config_folder_is_absolute() -> None:
-    assert Path(config_folder()) == REPOSITORY / "conf"
+    assert config_folder() == REPOSITORY / "conf"
+
+
+def train(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """The real train door, in this process."""
+    monkeypatch.setattr(sys, "argv", ["train", *arguments, *SMALL])
+    train_door.main()
+
+
+def times(folder: Path) -> dict[str, int]:
+    """When each run's result was written."""
+    return {path.parent.name.partition(",")[0]: path.stat().st_mtime_ns for path in folder.glob("*/result.json")}
+
+
+def test_a_sweep_trains_each_run_once_whatever_folder_it_is_started_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    train(monkeypatch, "-m", "stage=0,1", "seed=1")
+    written = times(tmp_path / "outputs")
+    assert sorted(written) == ["stage=0", "stage=1"]
+    train(monkeypatch, "-m", "stage=1,0", "seed=1")
+    assert times(tmp_path / "outputs") == written
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
+
+
+def test_a_failing_job_in_the_middle_costs_only_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocked = tmp_path / "outputs" / "b"
+    blocked.mkdir(parents=True)
+    (blocked / "notes.txt").touch()
+    with pytest.raises(SystemExit) as ended:
+        train(monkeypatch, "-m", "stage=0", "name=a,b,c")
+    assert ended.value.code == 2
+    assert sorted(times(tmp_path / "outputs")) == ["a", "c"]
+    assert caplog.messages[-1] == "1 of 3 jobs failed: b"
+    assert [path.name for path in blocked.iterdir()] == ["notes.txt"]

@@ -1,32 +1,24 @@
 import hashlib
 import json
+import os
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from latent_lab.backbone import Pretrained, Scratch
-from latent_lab.config import (
-    GROUPS,
-    ConfigError,
-    EvalConfig,
-    Job,
-    Nothing,
-    Optim,
-    TrainConfig,
-    as_hydra_reads,
-    job,
-    jobs,
-    options,
-    slug,
-    typed,
-)
+from latent_lab.compose import typed
+from latent_lab.config import GROUPS, ConfigError, EvalConfig, Nothing, Optim, TrainConfig
+from latent_lab.job import Job, job, jobs
+from latent_lab.overrides import as_hydra_reads, config_folder, options, slug
 from latent_lab.problems.arithmetic import Arithmetic
+from latent_lab.problems.hub import Hub
 from latent_lab.stages.curriculum import Curriculum
 
 TRAIN_KEYS, STAGE_KEYS, OPTIM_KEYS = (
     ", ".join(field.name for field in fields(each)) for each in (TrainConfig, Curriculum, Optim)
 )
+STAGES = "0, 1, 2, 3, 4, 5, 6, all, coconut, coconut_gsm8k, cot, demo, no_cot"
 NEEDED = {"folder": ["model.path=some/model"], "file": ["dataset.path=problems.jsonl"], "hub": ["dataset.name=org/name"]}
 
 
@@ -34,7 +26,8 @@ NEEDED = {"folder": ["model.path=some/model"], "file": ["dataset.path=problems.j
 def finished(tmp_path: Path) -> Path:
     """A folder of runs with one run in it."""
     (tmp_path / "stage=3,seed=1").mkdir()
-    (tmp_path / "stage=3,seed=1" / "config.yaml").touch()
+    for name in ("config.yaml", "result.json"):
+        (tmp_path / "stage=3,seed=1" / name).touch()
     return tmp_path
 
 
@@ -51,7 +44,7 @@ def test_no_overrides_give_the_documented_defaults() -> None:
     config = job("train", []).config
     assert isinstance(config, TrainConfig)
     assert config.model == Scratch()
-    assert config.stage == Curriculum(stages=[0, 1, 2, 3, 4, 5, 6], reset_optimizer=True)
+    assert config.stage == Curriculum(stages=[0, 1, 2, 3, 4, 5, 6], max_stage=6, reset_optimizer=True)
     assert config.dataset == Arithmetic()
     assert config.optim == Optim()
     assert (config.oracle, config.judge, config.batch_size, config.seed) == (Nothing(), Nothing(), 64, 0)
@@ -100,9 +93,43 @@ def test_smoke_is_sixteen_problems_a_split() -> None:
     assert job("train", ["limit=9", "valid_limit=4"]).plain["train_limit"] == 9
 
 
-def test_experiments_choose_stages_and_the_command_line_has_the_last_word() -> None:
-    assert job("train", ["experiment=demo", "stage=2"]).config.stage.stages == [2]
+def test_the_command_line_has_the_last_word_over_an_experiment() -> None:
+    assert job("train", ["experiment=demo"]).config.stage.stages == [0, 1, 2, 3, 4, 5]
+    assert job("train", ["experiment=demo", "stage=2"]).config.stage == Curriculum(stages=[2])
+    assert job("train", ["experiment=demo", "stage=2"]).config.optim.name == "muon"
     assert job("train", ["debug=overfit", "max_steps=7"]).config.max_steps == 7
+
+
+def test_the_published_gsm8k_recipe() -> None:
+    """arXiv 2412.06769 and its code: epochs 0-2 (here 6, as in the paper), then 3 a stage, then 13 with every step latent."""
+    config = job("train", ["experiment=coconut_gsm8k"]).config
+    assert config.model == Pretrained(path="openai-community/gpt2")
+    assert config.dataset == Hub(name="whynlp/gsm8k-aug")
+    assert config.stage == Curriculum(
+        stages=[0, 1, 2, 3, 4], max_stage=3, epochs=[6, 3, 3, 3, 13], latents_per_step=2, reset_optimizer=True
+    )
+    assert [config.stage.num_slots(stage) for stage in config.stage.stages] == [0, 2, 4, 6, 6]
+    assert config.optim == Optim(lr=1e-4, weight_decay=0.01, betas=[0.9, 0.999], schedule="constant", warmup=0, clip=0)
+    assert (config.batch_size, config.precision, config.max_steps) == (128, "fp32", None)
+
+
+@pytest.mark.parametrize(("stage", "epochs"), [("cot", [25]), ("no_cot", [25])])
+def test_the_recipes_baselines_are_the_recipe_with_another_stage(stage: str, epochs: list[int]) -> None:
+    baseline = job("train", ["experiment=coconut_gsm8k", f"stage={stage}", f"stage.epochs={epochs}"]).config
+    recipe = job("train", ["experiment=coconut_gsm8k"]).config
+    assert baseline.stage == Curriculum(kind=stage, epochs=epochs)
+    assert (baseline.optim, baseline.dataset, baseline.model) == (recipe.optim, recipe.dataset, recipe.model)
+
+
+def test_every_recipe_begins_with_its_command() -> None:
+    for file in sorted((config_folder() / "experiment").glob("*.yaml")):
+        package, command = file.read_text().splitlines()[:2]
+        assert package == "# @package _global_"
+        assert command.startswith(f"# python -m latent_lab.train experiment={file.stem} ")
+
+
+def test_a_sign_before_a_key_changes_nothing() -> None:
+    assert job("train", ["+stage=3", "++seed=1"]).command == job("train", ["stage=3", "seed=1"]).command
 
 
 def test_the_plain_configuration_survives_json_and_builds_the_same_again() -> None:
@@ -110,11 +137,32 @@ def test_the_plain_configuration_survives_json_and_builds_the_same_again() -> No
     assert typed(json.loads(json.dumps(made.plain))) == made.config
 
 
-def test_a_run_is_found_by_path_or_below_outputs(finished: Path) -> None:
+def test_nothing_but_a_dataclass_is_built_whoever_wrote_the_configuration() -> None:
+    plain = job("train", []).plain
+    plain["stage"] = {"_target_": "os.getcwd"}
+    with pytest.raises(ConfigError) as error:
+        typed(plain)
+    assert str(error.value) == "_target_: given os.getcwd; allowed: dataclasses"
+    with pytest.raises(ConfigError) as error:
+        typed({"_target_": "no.such.Class"})
+    assert str(error.value) == (
+        "_target_: given no.such.Class; it cannot be imported (No module named 'no'); allowed: package.module.Class"
+    )
+
+
+def test_a_run_is_found_by_path_or_below_outputs(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = finished / "stage=3,seed=1"
     by_name = job("eval", ["run=stage=3,seed=1", f"outputs={finished}"]).config
     assert isinstance(by_name, EvalConfig)
-    assert by_name.run_folder == job("eval", [f"run={finished}/stage=3,seed=1"]).config.run_folder
-    assert by_name.dataset is None
+    assert (by_name.run_folder, by_name.dataset) == (folder, None)
+    assert job("eval", [f"run={folder}"]).config.run_folder == folder
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "stage=3,seed=1").mkdir(parents=True)  # a folder of that name that is no run hides nothing
+    monkeypatch.chdir(elsewhere)
+    assert job("eval", ["run=../stage=3,seed=1"]).config.run_folder.resolve() == folder
+    monkeypatch.setenv("LATENT_LAB_OUTPUTS", str(finished))
+    assert job("eval", ["run=stage=3,seed=1"]).config.run_folder == folder
+    assert job("train", []).config.outputs == str(finished)
 
 
 # What does not
@@ -127,12 +175,13 @@ def test_a_run_is_found_by_path_or_below_outputs(finished: Path) -> None:
         (["lr=1"], f"lr: given 1; there is no such key; allowed: {TRAIN_KEYS}; did you mean optim.lr?"),
         (["+foo=1"], f"foo: given 1; there is no such key; allowed: {TRAIN_KEYS}"),
         (
-            ["+stage.foo=1"],
+            ["++stage.foo=1"],
             f"stage.foo: given 1; there is no such key; allowed: {STAGE_KEYS}",
         ),
-        (["stage=99"], "stage: given 99; allowed: 0, 1, 2, 3, 4, 5, 6, all, coconut, cot, no_cot"),
-        (["stage="], "stage: given nothing; allowed: 0, 1, 2, 3, 4, 5, 6, all, coconut, cot, no_cot"),
-        (["stage=null"], "stage: given null; allowed: 0, 1, 2, 3, 4, 5, 6, all, coconut, cot, no_cot"),
+        (["stage=99"], f"stage: given 99; allowed: {STAGES}"),
+        (["stage="], f"stage: given nothing; allowed: {STAGES}"),
+        (["stage=null"], f"stage: given null; allowed: {STAGES}"),
+        (["stage=1,2"], "stage: given 1,2; allowed: one option, or several with -m"),
         (
             ["model=gpt3"],
             "model: given gpt3; allowed: folder, gpt2, gpt2-large, gpt2-medium, gpt2-xl, llama, nano, qwen; did you mean gpt2?",
@@ -143,7 +192,7 @@ def test_a_run_is_found_by_path_or_below_outputs(finished: Path) -> None:
         (["max_steps=x"], "max_steps: given x; allowed: an integer or null"),
         (["optim.lr=fast"], "optim.lr: given fast; allowed: a number"),
         (["optim.betas=[x]"], "optim.betas: given [x]; allowed: a list of numbers, as in [A,B]"),
-        (["stage.epochs=3"], "stage.epochs: given 3; allowed: a list of integers, as in [A,B]"),
+        (["stage.epochs=3"], "stage.epochs: given 3; allowed: a list of numbers, as in [A,B]"),
         (["overwrite=maybe"], "overwrite: given maybe; allowed: true or false"),
         (
             ["optim=5"],
@@ -172,7 +221,12 @@ def test_a_run_is_found_by_path_or_below_outputs(finished: Path) -> None:
         (["seed=1,2"], "seed: given 1,2; allowed: one value (several with -m, a list as seed=[1,2], text as seed=\"'1,2'\")"),
         (["foo"], "foo: given nothing; allowed: foo=VALUE"),
         (["~seed"], "seed: given ~seed; nothing can be removed; allowed: seed=VALUE"),
-        (["+stage=3"], "stage: given +stage='3'; allowed: stage='3', without the sign"),
+        (["seed=4294967296"], "seed: given 4294967296; allowed: 0 to 4294967295"),
+        (["save_every=nan"], "save_every: given nan; allowed: 0 and more"),
+        (["optim.clip=-1"], "optim.clip: given -1.0; allowed: 0 (off) and more"),
+        (["optim.betas=[0.9,1]"], "optim.betas: given [0.9, 1.0]; allowed: two numbers from 0 to below 1"),
+        (["optim={lr: 1, foo: 2}"], f"optim.foo: given {{lr: 1, foo: 2}}; there is no such key; allowed: {OPTIM_KEYS}"),
+        (["stage._target_=os.getcwd"], "_target_: given os.getcwd; allowed: dataclasses"),
         (
             ["stage.kind='cot"],
             "stage.kind: given 'cot; it cannot be read; allowed: plain values, or text in two pairs of quotes, "
@@ -190,10 +244,20 @@ def test_what_is_wrong_is_said_in_one_line(overrides: list[str], message: str) -
 
 
 def test_an_evaluation_needs_a_run_that_exists(finished: Path) -> None:
-    assert complaint(door="eval") == "run: given nothing; allowed: text; write run=VALUE"
-    assert complaint("run=stage=4", f"outputs={finished}", door="eval") == (
-        "run: given stage=4; there is no such folder; allowed: a path, or a run's name (stage=3,seed=1)"
-    )
+    allowed = "there is no such run; allowed: its folder, or its name below outputs"
+    assert complaint("outputs=none", door="eval") == f"run: given nothing; {allowed} (none in none yet)"
+    message = f"run: given stage=4; {allowed} (stage=3,seed=1)"
+    assert complaint("run=stage=4", f"outputs={finished}", door="eval") == message
+    (finished / "stage=4").mkdir()
+    assert complaint("run=stage=4", f"outputs={finished}", door="eval") == message
+
+
+def test_a_message_names_the_latest_five_runs(finished: Path) -> None:
+    for number in range(6):
+        (finished / f"run{number}").mkdir()
+        (finished / f"run{number}" / "result.json").touch()
+        os.utime(finished / f"run{number}" / "result.json", (2e9 + number, 2e9 + number))
+    assert complaint("run=x", f"outputs={finished}", door="eval").endswith("(run5; run4; run3; run2; run1; ...)")
 
 
 def test_a_key_below_an_option_nobody_chose(finished: Path) -> None:
@@ -256,6 +320,7 @@ def test_a_sweep_is_every_combination_under_the_names_of_single_runs() -> None:
 def test_jobs_that_are_the_same_job_are_done_once(finished: Path) -> None:
     assert len(jobs("train", ["seed=1,1", "device=auto,cpu"])) == 1
     (finished / "two").mkdir()
+    (finished / "two" / "config.yaml").touch()
     runs: list[Job] = jobs("eval", [f"outputs={finished}", "run='stage=3,seed=1',two"])
     assert [each.config.run for each in runs] == ["stage=3,seed=1", "two"]
 
@@ -271,6 +336,34 @@ def test_jobs_of_a_sweep_cannot_share_a_name() -> None:
         jobs("train", ["seed=1,2", "name=x"])
     assert str(error.value) == "name: given x; several jobs would share it; allowed: one for each job, as in name='x-${seed}'"
     assert [each.slug for each in jobs("train", ["seed=1,2", "name=x-${seed}"])] == ["x-1", "x-2"]
+
+
+@pytest.mark.parametrize(
+    ("swept", "slugs"),
+    [
+        ("stage=range(1,3)", ["stage=1", "stage=2"]),
+        ("stage=glob(*cot)", ["stage=cot", "stage=no_cot"]),
+        ("seed=choice(7,3)", ["seed=7", "seed=3"]),
+        ("optim.betas=[0.9,0.95],[0.9,0.98]", ["optim.betas=0.9+0.95", "optim.betas=0.9+0.98"]),
+        ("optim.schedule='cosine','linear'", ["optim.schedule=cosine", "optim.schedule=linear"]),
+    ],
+)
+def test_what_can_be_swept(swept: str, slugs: list[str]) -> None:
+    assert [each.slug for each in jobs("train", [swept])] == slugs
+
+
+@pytest.mark.parametrize("swept", ["optim.lr=interval(0,1)", "stage=glob(x*)", "stage=glob([4,5])"])
+def test_what_cannot_be_swept(swept: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        jobs("train", [swept])
+    key, _, value = swept.partition("=")
+    reason = "that is no value at all; allowed: A,B or range(1,4) or, for options, glob(*)"
+    assert str(error.value) == f"{key}: given {value}; {reason}"
+
+
+def test_a_runs_name_with_commas_is_one_run_where_it_exists(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATENT_LAB_OUTPUTS", str(finished))
+    assert [each.config.run for each in jobs("eval", ["run=stage=3,seed=1", "seed=1,2"])] == ["stage=3,seed=1"] * 2
 
 
 @pytest.mark.parametrize(

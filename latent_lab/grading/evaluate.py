@@ -87,11 +87,13 @@ class Solver:
 
     def replies(self, problems: Seq[Encoded], control: str | None = None, *, quiet: bool = True) -> list[Reply]:
         """Answer every problem once, in their order; the work is shared by all processes and each gets all replies."""
-        mine = sorted(problems, key=lambda p: (len(p.question), p.id))[self.rank :: self.world]
+        ordered = sorted(problems, key=lambda p: (len(p.question), p.id))
+        # Each with its donor for ``another_problem``: a neighbour, whatever the batches and processes.
+        mine = list(zip(ordered, ordered[-1:] + ordered[:-1], strict=True))[self.rank :: self.world]
         written: list[Reply] = []
         with progress("answering", len(mine), unit="problems", is_main=self.rank == 0 and not quiet) as advance:
             for part in evenly(mine, self.batch_size):
-                written += self._answer(part, control)
+                written += self._answer([p for p, _ in part], [donor for _, donor in part], control)
                 advance(len(part))
         if self.world > 1:
             written = gather_object(written)
@@ -131,11 +133,12 @@ class Solver:
         batch = collate(self.prompts(problems), self.backbone.pad).to(self.reasoner.device)
         return self.reasoner(batch.input_ids, batch.attention_mask).thoughts
 
-    def _answer(self, problems: Seq[Encoded], control: str | None) -> list[Reply]:
+    def _answer(self, problems: Seq[Encoded], donors: Seq[Encoded], control: str | None) -> list[Reply]:
         prompts = self.prompts(problems, control)
         batch = collate(prompts, self.backbone.pad).to(self.reasoner.device)
         eos = self.backbone.tokenizer.eos_token_id
-        edit = self._edit(batch.input_ids, batch.attention_mask, control)
+        # A donor thinks in as many slots as the problem it gives its thoughts to: only the question is its own.
+        edit = self._edit([replace(p, question=donor.question) for p, donor in zip(problems, donors, strict=True)], control)
         new = self._generate(batch.input_ids, batch.attention_mask, [eos], edit).tolist()
         replies = []
         for problem, prompt, row in zip(problems, prompts, new, strict=True):
@@ -152,18 +155,17 @@ class Solver:
             ids, mask, max_new_tokens=self.max_new_tokens, eos_token_id=ends, pad_token_id=self.backbone.pad, edit=edit
         )
 
-    def _edit(self, ids: Tensor, mask: Tensor, control: str | None) -> ThoughtEdit | None:
+    def _edit(self, donors: Seq[Encoded], control: str | None) -> ThoughtEdit | None:
         if control == "zeroed":
             return lambda slot, thoughts, active: torch.zeros_like(thoughts)
         if control == "another_problem":
-            with torch.no_grad():
-                donors = self.reasoner(ids, mask).thoughts.roll(1, dims=0)
-            return lambda slot, thoughts, active: donors[:, slot]
+            given = self.thoughts(donors)
+            return lambda slot, thoughts, active: given[:, slot]
         return None
 
 
 def evenly(items: Seq[Any], most: int) -> list[Seq[Any]]:
-    """Cut into as few parts of at most ``most`` as possible, all about equally long: no batch of one, where none would differ."""
+    """Cut into as few parts of at most ``most`` as possible, all about equally long."""
     count = -(-len(items) // most)
     return [items[len(items) * i // count : len(items) * (i + 1) // count] for i in range(count)]
 

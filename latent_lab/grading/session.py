@@ -15,9 +15,11 @@ import yaml
 
 from latent_lab import checkpoint
 from latent_lab.backbone import ModelError
-from latent_lab.config import NOT_RESULT, EvalConfig, Job, TrainConfig, typed
+from latent_lab.compose import typed
+from latent_lab.config import NOT_RESULT, EvalConfig, TrainConfig
 from latent_lab.grading.evaluate import Solver, floors, grade, in_words, summary, teacher_forced
 from latent_lab.grading.task import Answers
+from latent_lab.job import Job
 from latent_lab.problems import DataError, Problem
 from latent_lab.reasoner import LatentReasoner
 from latent_lab.run import CONFIG, RESULT, Run, accelerator, open_run_together, seed_everything

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from latent_lab.config import Job
+    from latent_lab.job import Job
 
 THOUGHTS = ("fixed", "gold_chain_leak")
 

@@ -15,11 +15,12 @@ import yaml
 from torch import Tensor
 
 from latent_lab import checkpoint
-from latent_lab.config import Job, TrainConfig
+from latent_lab.config import TrainConfig
 from latent_lab.grading.evaluate import evenly, in_words
 from latent_lab.grading.session import Session, session
 from latent_lab.grading.statistics import wilson
 from latent_lab.grading.task import Answers
+from latent_lab.job import Job
 from latent_lab.problems import Problem
 from latent_lab.problems.arithmetic import Arithmetic
 from latent_lab.report.page import Report, write_page

@@ -12,10 +12,12 @@ from accelerate import Accelerator
 from latent_lab import checkpoint
 from latent_lab.backbone import Backbone, ModelError, Pretrained
 from latent_lab.batching import Batch, bucketed, collate
-from latent_lab.config import NOT_RESULT, Job, TrainConfig
+from latent_lab.config import NOT_RESULT, TrainConfig
 from latent_lab.engine import STATE, Engine, Phase
 from latent_lab.files import remove
 from latent_lab.grading.evaluate import Solver, floors, grade, in_words, rate, summary, teacher_forced
+from latent_lab.job import Job
+from latent_lab.overrides import options
 from latent_lab.problems import DataError, Problem
 from latent_lab.reasoner import LatentReasoner
 from latent_lab.run import Run, accelerator, open_run_together, seed_everything
@@ -81,10 +83,8 @@ class CurriculumCourse:
 
     def info(self, stage: int) -> checkpoint.Info:
         """What a checkpoint of a stage must remember."""
-        kind = self.stage.decoder if self.decoder else None
-        return checkpoint.Info(
-            stage, self.stage.num_slots(stage), self.max_new_tokens(stage), self.majority, kind, self.longest_step if kind else 0
-        )
+        kind, longest = (self.stage.decoder, self.decoder.longest) if self.decoder else (None, 0)
+        return checkpoint.Info(stage, self.stage.num_slots(stage), self.max_new_tokens(stage), self.majority, kind, longest)
 
     def solver(self, stage: int) -> Solver:
         """The model as it is, ready to answer at a stage."""
@@ -140,6 +140,8 @@ def train(job: Job) -> dict[str, Any]:
         result = work(config, at, run, start)
         at.wait_for_everyone()
         run.finish(result)
+        if at.is_main_process:  # only now: killed while it was being graded, the run must not train again
+            remove(run.folder / STATE)
         at.wait_for_everyone()
     log.info("%s: %s", run.folder, in_words(result))
     return result
@@ -147,10 +149,12 @@ def train(job: Job) -> dict[str, Any]:
 
 def before(job: Job) -> Path | None:
     """Checkpoint of the stage before, trained now if it is not there; None for a run that starts at stage 0."""
-    stage: Curriculum = job.config.stage
-    if stage.stages[0] == 0:
+    number = job.config.stage.stages[0] - 1
+    if number < 0:
         return None
-    earlier = job.sibling(stage=str(stage.stages[0] - 1))
+    earlier = job.sibling(stage=str(number)) if str(number) in options("stage") else None
+    if earlier is None or earlier.config.stage.stages != [number]:  # the stages were given as a list
+        earlier = job.sibling(**{"stage.stages": f"[{number}]"})
     train(earlier)
     return Path(earlier.config.outputs) / earlier.slug / "checkpoint"
 
@@ -168,7 +172,9 @@ def work(config: TrainConfig, at: Accelerator, run: Run, start: Path | None) -> 
         model = backbone.model.config
         course.decoder = step_decoder(config.stage.decoder, model.hidden_size, model.vocab_size, course.longest_step)
         if start and (start / checkpoint.DECODER).exists():
-            course.decoder = checkpoint.load(start)[2]
+            earlier = checkpoint.load(start)[2]
+            if isinstance(earlier, type(course.decoder)) and earlier.longest >= course.longest_step:
+                course.decoder = earlier
     learner = SupervisedReasoner(course.reasoner, course.decoder, config.stage.supervision)
     ended = Engine(at, run, config, learner, course).fit()
 
@@ -177,8 +183,6 @@ def work(config: TrainConfig, at: Accelerator, run: Run, start: Path | None) -> 
     solver = course.solver(info.stage)
     rows = [grade(p, r) for p, r in zip(valid, solver.replies(course.valid), strict=True)]
     run.samples(rows)
-    if at.is_main_process:
-        remove(run.folder / STATE)
     return {
         "split": "valid",
         **summary(rows),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from latent_lab.sequences import Encoded, LatentTokens, Sequence, join
 
 if TYPE_CHECKING:
-    from latent_lab.config import Job
+    from latent_lab.job import Job
 
 KINDS = ("coconut", "cot", "no_cot")
 ENDS = ("start", "end")
@@ -80,7 +80,10 @@ class Curriculum:
         return min(stage, self.max_stage) * self.latents_per_step if self.kind == "coconut" else 0
 
     def stage_of(self, stage: int, seed: int, epoch: int, problem: Encoded) -> int:
-        """Stage a problem is laid out at, mixing included; a function of (seed, epoch, id) alone."""
+        """Stage a problem is laid out at, mixing included; a function of (seed, epoch, id) alone.
+
+        Differs from paper: the published code draws from 0 to the length of the chain, stages not reached yet included.
+        """
         if not self.mix:
             return stage
         rng = random.Random(f"mix/{seed}/{epoch}/{problem.id}")
@@ -93,9 +96,9 @@ class Curriculum:
             return range(0), [], range(chain if self.kind == "cot" else 0)
         latent = chain if stage > self.max_stage else min(stage, chain)
         first = 0 if self.latents_from == "start" else chain - latent
-        slots: list[int | None] = [
-            s for s in range(first, first + min(latent, self.max_stage)) for _ in range(self.latents_per_step)
-        ]
+        held = min(latent, self.max_stage)  # past the last stage that adds slots, some steps go without
+        begin = first if self.latents_from == "start" else chain - held
+        slots: list[int | None] = [s for s in range(begin, begin + held) for _ in range(self.latents_per_step)]
         if self.pad_to_max:
             slots += [None] * (self.num_slots(stage) - len(slots))
         return range(first), slots, range(first + latent, chain)

@@ -1,0 +1,43 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench clean
+
+PYTHON ?= python3
+SEED ?= 1
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+help:  ## Show what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: .venv/dev.stamp  ## Install everything, for users and developers, into .venv
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/core.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) --editable .
+	@touch $@
+
+.venv/dev.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) --editable '.[dev]'
+	@touch $@ .venv/core.stamp
+
+demo: .venv/core.stamp  ## Train a model that thinks in vectors, grade it, write outputs/demo/report.html (SEED=1)
+	$(BIN)/python -m latent_lab.train experiment=demo seed=$(SEED) name=demo-seed$(SEED)
+	$(BIN)/python -m latent_lab.eval run=demo-seed$(SEED) task=report out=outputs/demo overwrite=true
+
+test: setup  ## Run the tests
+	$(BIN)/python -m pytest
+
+check: setup  ## Lint, types and tests: what must be green before anything lands
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+bench: .venv/core.stamp  ## Measure a training step against plain fine-tuning on this machine
+	$(BIN)/python -m latent_lab.bench
+
+clean:  ## Remove caches and build leftovers; runs under outputs/ stay
+	rm -rf .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
+	find . -name __pycache__ -not -path './.venv/*' -type d -prune -exec rm -rf {} +
