@@ -184,6 +184,14 @@ def open_run(
         run._close_tracker(failed=False)
 
 
+def finished(folder: Path, config: Mapping[str, Any], ignore: frozenset[str] = frozenset()) -> dict[str, Any] | None:
+    """Return the stored result of a complete run of ``config`` without opening it, or None; RunConflict as :func:`open_run`."""
+    result = _stored_result(folder) if (folder / CONFIG).exists() else None
+    if result is not None:
+        _compare(folder, yaml.safe_load(yaml.safe_dump(redact(config))), ignore)
+    return result
+
+
 @contextmanager
 def open_run_together(at: "Accelerator", folder: Path, config: Mapping[str, Any], **options: Any) -> Iterator[Run]:
     """Open a run on every process of a job as :func:`open_run` does: the main one first, the others once it has."""

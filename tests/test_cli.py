@@ -107,6 +107,7 @@ def test_flags_and_overrides_come_in_any_order(knock) -> None:
         ("-m stage=1,2 see", ["seed="]),
         ("model=org/name model.p", ["model.path="]),
         ("stage=99 see", []),
+        ("stage=null see", []),
     ],
 )
 def test_a_tab_completes(
@@ -194,9 +195,12 @@ def test_a_failing_job_does_not_stop_a_sweep(knock, caplog: pytest.LogCaptureFix
 
 def test_an_extra_config_folder_adds_experiments(knock, tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "mine.yaml").write_text('# @package _global_\ndefaults:\n  - override /stage: "3"\nseed: 5\n')
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        '# @package _global_\ndefaults:\n  - override /stage: "3"\nseed: 5\ntrain_limit: 7\n'
+    )
     [made] = knock("--config-dir", str(tmp_path), "experiment=mine")
-    assert (made.config.stage.stages, made.config.seed, made.slug) == ([3], 5, "experiment=mine")
+    assert (made.config.stage.stages, made.config.seed, made.config.train_limit) == ([3], 5, 7)
+    assert made.slug == "experiment=mine"
     assert made.sibling(stage="2").config.seed == 5
 
 

@@ -4,14 +4,19 @@ At stage k the first k steps of the chain are replaced by ``k * latents_per_step
 step is gone. ``latents_from=end`` replaces the last k steps instead (the order cocoracle trains in).
 """
 
+import logging
+import os
 import random
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latent_lab.sequences import Encoded, LatentTokens, Sequence, join
 
 if TYPE_CHECKING:
     from latent_lab.job import Job
+
+log = logging.getLogger(__name__)
 
 KINDS = ("coconut", "cot", "no_cot")
 ENDS = ("start", "end")
@@ -55,7 +60,7 @@ class Curriculum:
                 raise ValueError(f"{name}={value}: allowed are {', '.join(allowed)}")
         if not self.stages or min(self.stages) < 0 or sorted(set(self.stages)) != self.stages:
             raise ValueError(f"stages={self.stages}: give one or more stages, 0 and up, in rising order")
-        if not self.epochs or min(self.epochs) < 0:
+        if not self.epochs or not all(0 <= count < float("inf") for count in self.epochs):
             raise ValueError(f"epochs={self.epochs}: give one or more numbers, 0 and up")
         if len(self.epochs) > len(self.stages):
             raise ValueError(f"epochs={self.epochs}: at most one for each of stages={self.stages}")
@@ -71,7 +76,15 @@ class Curriculum:
 
     def train(self, job: "Job") -> dict[str, Any]:
         """Train this run, and first the stage before it where its weights are needed; returns what ``result.json`` holds."""
-        from latent_lab.stages.course import train
+        from latent_lab.config import NOT_RESULT
+        from latent_lab.run import finished
+
+        folder = Path(job.config.outputs) / job.slug
+        is_alone = os.environ.get("WORLD_SIZE", "1") == "1"  # several processes must not decide this one by one
+        if is_alone and not job.config.overwrite and (result := finished(folder, job.plain, NOT_RESULT)):
+            log.info("%s is complete; its stored result is used (overwrite=true does it again)", folder)
+            return result
+        from latent_lab.stages.course import train  # only now: importing torch takes longer than all of the above
 
         return train(job)
 
