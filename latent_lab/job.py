@@ -36,6 +36,11 @@ class Job:
         return self.plain.get("out") or f"{self.plain.get('run', '')}/{self.slug}"
 
     @property
+    def group(self) -> str:
+        """What runs that differ in their seed alone have in common: the name trackers show them under."""
+        return slug([text for text in self.overrides if parse(text).key_or_group not in ("seed", "name")])
+
+    @property
     def command(self) -> list[str]:
         """The command that does this job alone."""
         return ["python", "-m", f"latent_lab.{self.door}", *self.overrides]

@@ -125,7 +125,8 @@ class Trackio:
                 project=self.project,
                 name=run_name,
                 group=self.group or group,
-                config={**config, "job_type": job_type},
+                # It keeps keys that begin with "_" for itself; only ``_target_`` does, and that is the same for every run.
+                config={key: value for key, value in config.items() if not key.startswith("_")} | {"job_type": job_type},
                 resume="allow" if continued else "never",
                 embed=False,
             )

@@ -243,9 +243,7 @@ def test_a_tokenizer_without_an_end_is_refused(tmp_path):
     save_hub_model(tmp_path, "gpt2", eos=False)
     with pytest.raises(ModelError) as error:
         Pretrained(str(tmp_path)).load()
-    assert str(error.value) == (
-        f"model.path: the tokenizer of '{tmp_path}' has no end-of-text token, so answers could not stop"
-    )
+    assert str(error.value) == (f"model.path: the tokenizer of '{tmp_path}' has no end-of-text token, so answers could not stop")
 
 
 @pytest.mark.parametrize(

@@ -382,3 +382,9 @@ def test_a_runs_name_with_commas_is_one_run_where_it_exists(finished: Path, monk
 )
 def test_what_a_person_types_becomes_what_hydra_reads(typed_in: str, is_sweep: bool, read: list[str]) -> None:
     assert as_hydra_reads(typed_in, is_sweep) == read
+
+
+def test_runs_that_differ_in_their_seed_or_name_alone_are_one_group() -> None:
+    first, second = job("train", ["stage=3", "seed=1", "name=a"]), job("train", ["seed=2", "stage=3"])
+    assert first.group == second.group == "stage=3"
+    assert job("train", ["seed=7"]).group == "default"

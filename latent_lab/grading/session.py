@@ -103,7 +103,7 @@ def session(job: Job, task: Answers) -> Iterator[Session]:
                 leaks_chain=task.thoughts != "fixed",
             )
             if run.result is None:
-                run.track(config.tracker, job_type="eval", group=config.run_folder.name)
+                run.track(config.tracker, job_type="eval", group=job.group)
             yield Session(config, trained, run, problems, solver, info, decoder.to(at.device) if decoder else None)
             at.wait_for_everyone()
 

@@ -136,7 +136,7 @@ def train(job: Job) -> dict[str, Any]:
         if run.result is not None:
             log.info("%s is complete; its stored result is used (overwrite=true does it again)", run.folder)
             return run.result
-        run.track(config.tracker, job_type="train", group=f"{job.plain.get('stage', {}).get('kind', 'train')}")
+        run.track(config.tracker, job_type="train", group=job.group)
         result = work(config, at, run, start)
         at.wait_for_everyone()
         run.finish(result)

@@ -224,7 +224,14 @@ def test_a_step_decoder_goes_on_with_its_training_only_where_it_fits(tmp_path, l
     """``learned`` has an autoregressive one for short steps; longer steps, or another kind, begin anew."""
     longer = [{"question": q, "steps": ["a much, much longer step than any before it"], "answer": "x"} for q in "abcdefgh"]
     write(tmp_path / "long.jsonl", longer)
-    base = (*MODEL, "device=cpu", "dataset=file", f"dataset.path={tmp_path}/long.jsonl", "dataset.valid_share=0.3", "batch_size=8")
+    base = (
+        *MODEL,
+        "device=cpu",
+        "dataset=file",
+        f"dataset.path={tmp_path}/long.jsonl",
+        "dataset.valid_share=0.3",
+        "batch_size=8",
+    )
     run = train(
         tmp_path, "stage=1", "stage.epochs=[1]", "stage.supervision=1", f"stage.decoder={decoder}",
         f"init_from={learned}/checkpoint", "name=x", base=base,

@@ -322,10 +322,12 @@ def test_problems_without_digits_are_not_broken_down_by_them():
 
 def test_a_result_in_one_line():
     score = {"value": 0.5, "n": 4, "low": 0.15, "high": 0.85}
-    result = {"accuracy": score, "split": "test", "floors": {"majority": score, "thoughts_another_problem": score | {"value": 0.25}}}
-    assert in_words(result) == (
-        "accuracy 50.0% [15.0, 85.0] of 4 (test); floors: majority 50.0%, thoughts another problem 25.0%"
-    )
+    result = {
+        "accuracy": score,
+        "split": "test",
+        "floors": {"majority": score, "thoughts_another_problem": score | {"value": 0.25}},
+    }
+    assert in_words(result) == ("accuracy 50.0% [15.0, 85.0] of 4 (test); floors: majority 50.0%, thoughts another problem 25.0%")
 
 
 @pytest.mark.parametrize("count", range(8))
