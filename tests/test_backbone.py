@@ -1,11 +1,14 @@
 """Backbones: the digit-level tokenizer, the model from scratch, and Hugging Face models with the latent markers added."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from tiny import save_hub_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from latent_lab.backbone import MARKERS, ModelError, Pretrained, Scratch, digit_tokenizer
+from latent_lab.backbone import MARKERS, Backbone, ModelError, Pretrained, Scratch, digit_tokenizer
 from latent_lab.problems import Problem
 from latent_lab.problems.arithmetic import Arithmetic
 
@@ -39,22 +42,22 @@ NASTY = [
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
+def tokenizer() -> PreTrainedTokenizerBase:
     return digit_tokenizer(PROBLEMS, 4096)
 
 
-def ids_of(tokenizer, text):
+def ids_of(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def pieces(tokenizer, text):
+def pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
     return tokenizer.convert_ids_to_tokens(ids_of(tokenizer, text))
 
 
 # The digit-level tokenizer
 
 
-def test_every_digit_is_a_token_and_fixed_words_are_whole(tokenizer):
+def test_every_digit_is_a_token_and_fixed_words_are_whole(tokenizer: PreTrainedTokenizerBase) -> None:
     assert pieces(tokenizer, "8+4+1=13 write 3 carry 1\n") == [
         "8", "+", "4", "+", "1", "=", "1", "3", " write ", "3", " carry ", "1", "\n",
     ]  # fmt: skip
@@ -63,41 +66,41 @@ def test_every_digit_is_a_token_and_fixed_words_are_whole(tokenizer):
     assert pieces(tokenizer, "### 922") == ["### ", "9", "2", "2"]
 
 
-def test_the_first_tokens_are_the_specials_and_the_bytes(tokenizer):
+def test_the_first_tokens_are_the_specials_and_the_bytes(tokenizer: PreTrainedTokenizerBase) -> None:
     first = tokenizer.convert_ids_to_tokens(range(260))
     assert first == ["<|endoftext|>", *MARKERS, *(f"<0x{byte:02X}>" for byte in range(256))]
     assert (tokenizer.eos_token_id, tokenizer.pad_token_id) == (0, 0)
     assert [ids_of(tokenizer, marker) for marker in MARKERS] == [[1], [2], [3]]
 
 
-def test_only_as_many_tokens_are_made_as_the_problems_need(tokenizer):
+def test_only_as_many_tokens_are_made_as_the_problems_need(tokenizer: PreTrainedTokenizerBase) -> None:
     # 260 specials and bytes, ten digits, and what sums are written with: a few signs and words.
     assert 270 < len(tokenizer) < 330
     assert max(tokenizer.get_vocab().values()) == len(tokenizer) - 1
 
 
 @pytest.mark.parametrize("text", NASTY)
-def test_any_text_survives_encoding_and_decoding(tokenizer, text):
+def test_any_text_survives_encoding_and_decoding(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
     assert tokenizer.decode(ids_of(tokenizer, text)) == text
 
 
-def test_every_character_of_the_first_planes_survives(tokenizer):
+def test_every_character_of_the_first_planes_survives(tokenizer: PreTrainedTokenizerBase) -> None:
     text = "".join(chr(i) for i in range(0x30000) if not 0xD800 <= i < 0xE000)
     for start in range(0, len(text), 20_000):
         part = text[start : start + 20_000]
         assert tokenizer.decode(ids_of(tokenizer, part)) == part
 
 
-def test_no_token_holds_a_digit_beside_anything_else(tokenizer):
+def test_no_token_holds_a_digit_beside_anything_else(tokenizer: PreTrainedTokenizerBase) -> None:
     made_of_bytes = {f"<0x{byte:02X}>" for byte in range(256)}
     assert {t for t in tokenizer.get_vocab() if any(c.isdigit() for c in t)} - made_of_bytes == set("0123456789")
 
 
-def test_the_same_problems_make_the_same_tokenizer(tokenizer):
+def test_the_same_problems_make_the_same_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
     assert digit_tokenizer(iter(PROBLEMS), 4096).get_vocab() == tokenizer.get_vocab()
 
 
-def test_a_saved_tokenizer_is_a_normal_one_with_equal_ids(tokenizer, tmp_path):
+def test_a_saved_tokenizer_is_a_normal_one_with_equal_ids(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     texts = [*NASTY, *(p.question + "\n" for p in PROBLEMS[:20]), "".join(MARKERS)]
@@ -107,7 +110,7 @@ def test_a_saved_tokenizer_is_a_normal_one_with_equal_ids(tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("vocabulary", [300, 350, 400])
-def test_the_vocabulary_never_grows_beyond_its_limit(vocabulary):
+def test_the_vocabulary_never_grows_beyond_its_limit(vocabulary: int) -> None:
     words = [Problem(str(i), " ".join(f"word{chr(97 + i)}{chr(97 + j)}" for j in range(26)), (), "x") for i in range(26)]
     made = digit_tokenizer(words, vocabulary)
     assert len(made) == vocabulary
@@ -117,8 +120,8 @@ def test_the_vocabulary_never_grows_beyond_its_limit(vocabulary):
 # From scratch
 
 
-def test_a_scratch_model_is_as_large_as_asked_and_random_by_torchs_seed():
-    def weights(seed):
+def test_a_scratch_model_is_as_large_as_asked_and_random_by_torchs_seed() -> None:
+    def weights(seed: int) -> Backbone:
         torch.manual_seed(seed)
         return Scratch(layers=2, width=32, heads=2, positions=64, dropout=0.25).load(PROBLEMS)
 
@@ -142,7 +145,7 @@ def test_a_scratch_model_is_as_large_as_asked_and_random_by_torchs_seed():
         ({"dropout": 1.0}, "dropout=1.0: allowed are 0 to below 1"),
     ],
 )
-def test_a_scratch_model_that_cannot_be_is_refused(settings, message):
+def test_a_scratch_model_that_cannot_be_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match="^" + message.replace("(", r"\(").replace(")", r"\)") + "$"):
         Scratch(**settings)
 
@@ -151,15 +154,15 @@ def test_a_scratch_model_that_cannot_be_is_refused(settings, message):
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama"])
-def folder(request, tmp_path_factory):
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_hub_model(tmp_path_factory.mktemp(request.param), request.param)
 
 
-def tables(model):
+def tables(model: PreTrainedModel) -> list[torch.Tensor]:
     return [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
 
 
-def test_new_markers_start_as_copies_of_the_double_bracket_in_both_tables(folder):
+def test_new_markers_start_as_copies_of_the_double_bracket_in_both_tables(folder: Path) -> None:
     before = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     made = Pretrained(str(folder)).load()
     tokens = [made.tokens.start, made.tokens.latent, made.tokens.end]
@@ -175,7 +178,7 @@ def test_new_markers_start_as_copies_of_the_double_bracket_in_both_tables(folder
     assert made.model.config.vocab_size == old + 3
 
 
-def test_of_several_pieces_the_mean_is_taken(folder):
+def test_of_several_pieces_the_mean_is_taken(folder: Path) -> None:
     made = Pretrained(str(folder), like="zebra!").load()
     parts = ids_of(made.tokenizer, "zebra!")
     parts = [i for i in parts if i != 1]
@@ -186,7 +189,7 @@ def test_of_several_pieces_the_mean_is_taken(folder):
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 @pytest.mark.parametrize(("extra_rows", "rows_after"), [(64, 64), (3, 3), (2, 3)])
-def test_a_padded_vocabulary_is_never_shrunk(tmp_path, family, extra_rows, rows_after):
+def test_a_padded_vocabulary_is_never_shrunk(tmp_path: Path, family: str, extra_rows: int, rows_after: int) -> None:
     save_hub_model(tmp_path, family, extra_rows=extra_rows)
     before = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     made = Pretrained(str(tmp_path)).load()
@@ -197,7 +200,7 @@ def test_a_padded_vocabulary_is_never_shrunk(tmp_path, family, extra_rows, rows_
         assert torch.equal(table[old + 3 :], old_table[old + 3 :])
 
 
-def test_markers_that_exist_keep_what_they_have_learned(folder, tmp_path):
+def test_markers_that_exist_keep_what_they_have_learned(folder: Path, tmp_path: Path) -> None:
     made = Pretrained(str(folder)).load()
     with torch.no_grad():
         for table in tables(made.model):
@@ -209,7 +212,7 @@ def test_markers_that_exist_keep_what_they_have_learned(folder, tmp_path):
         assert torch.equal(table, old_table)
 
 
-def test_a_saved_backbone_is_a_normal_folder(folder, tmp_path):
+def test_a_saved_backbone_is_a_normal_folder(folder: Path, tmp_path: Path) -> None:
     made = Pretrained(str(folder)).load()
     made.save(tmp_path)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
@@ -220,13 +223,13 @@ def test_a_saved_backbone_is_a_normal_folder(folder, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_type_of_the_weights_is_the_one_asked_for_not_the_stored_one(tmp_path, dtype):
+def test_the_type_of_the_weights_is_the_one_asked_for_not_the_stored_one(tmp_path: Path, dtype: str) -> None:
     save_hub_model(tmp_path, "llama")
     AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16).save_pretrained(tmp_path)
     assert {p.dtype for p in Pretrained(str(tmp_path), dtype=dtype).load().model.parameters()} == {getattr(torch, dtype)}
 
 
-def test_what_cannot_be_loaded_says_what_would_be_allowed(tmp_path):
+def test_what_cannot_be_loaded_says_what_would_be_allowed(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as error:
         Pretrained(str(tmp_path / "nothing-here")).load()
     assert str(error.value).startswith(
@@ -235,11 +238,11 @@ def test_what_cannot_be_loaded_says_what_would_be_allowed(tmp_path):
     )
     assert "\n" not in str(error.value)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelError, match="^model.path: given '.*/empty'; allowed: a folder with config.json"):
+    with pytest.raises(ModelError, match=r"^model\.path: given '.*/empty'; allowed: a folder with config\.json"):
         Pretrained(str(tmp_path / "empty")).load()
 
 
-def test_a_tokenizer_without_an_end_is_refused(tmp_path):
+def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
     save_hub_model(tmp_path, "gpt2", eos=False)
     with pytest.raises(ModelError) as error:
         Pretrained(str(tmp_path)).load()
@@ -254,6 +257,6 @@ def test_a_tokenizer_without_an_end_is_refused(tmp_path):
         ({"path": "x", "like": ""}, "like='': give a text the model knows, such as <<"),
     ],
 )
-def test_a_model_that_cannot_be_asked_for_is_refused(settings, message):
+def test_a_model_that_cannot_be_asked_for_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         Pretrained(**settings)

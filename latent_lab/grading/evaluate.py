@@ -17,6 +17,7 @@ from latent_lab.batching import collate
 from latent_lab.grading.answers import digits_right, extract, is_equal, is_integer, normalise
 from latent_lab.grading.statistics import mean_interval, wilson
 from latent_lab.problems import Problem
+from latent_lab.problems.arithmetic import sum_asked
 from latent_lab.progress import progress
 from latent_lab.reasoner import LatentReasoner, ThoughtEdit
 from latent_lab.sequences import IGNORE, Encoded, LatentTokens, Sequence, join
@@ -174,6 +175,7 @@ def grade(problem: Problem, reply: Reply) -> dict[str, Any]:
     """Grade one reply; the row that goes to ``samples.jsonl``. ``correct`` is None where no answer could be found."""
     found = extract(reply.text) if reply.stopped else None
     gold = normalise(problem.answer)
+    known = sum_asked(problem.question) | problem.meta  # a file of sums does not say how many digits and carries they have
     return {
         "id": problem.id,
         "question": problem.question,
@@ -187,7 +189,7 @@ def grade(problem: Problem, reply: Reply) -> dict[str, Any]:
         "tokens": reply.num_tokens,
         "thoughts": reply.num_thoughts,
         "steps": len(problem.steps),
-        **{key: problem.meta[key] for key in ("digits", "carries") if key in problem.meta},
+        **{key: known[key] for key in ("digits", "carries") if key in known},
     }
 
 

@@ -6,6 +6,7 @@
 
 import hashlib
 import random
+import re
 from dataclasses import dataclass, field
 
 from latent_lab.problems import SPLITS, Problem, Split
@@ -82,3 +83,11 @@ def addition(id: str, a: int, b: int) -> Problem:
         steps.append(f"carry {carry} write {carry}")
     meta = {"a": a, "b": b, "digits": len(str(a)), "carries": carries}
     return Problem(id, f"{a} + {b} =", tuple(steps), str(a + b), meta)
+
+
+def sum_asked(question: str) -> dict[str, int]:
+    """What ``addition`` puts into ``meta``, read off a question from elsewhere; empty where it asks for no such sum."""
+    asked = re.fullmatch(r"([0-9]+) \+ ([0-9]+) =", question.strip())
+    if asked is None or len(asked[1]) != len(asked[2]):
+        return {}
+    return addition("", int(asked[1]), int(asked[2])).meta

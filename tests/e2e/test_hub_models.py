@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,18 +16,18 @@ GSM8K_SMALL = ("dataset=gsm8k", "stage=1", "debug=smoke", "device=cpu", "stage.e
 
 
 @pytest.fixture(scope="module")
-def gsm8k(data_folder):
+def gsm8k(data_folder: Path) -> Path:
     return data_folder / "gsm8k"
 
 
 @pytest.fixture(scope="module")
-def texts(gsm8k):
+def texts(gsm8k: Path) -> list[str]:
     problems = GSM8K(path=str(gsm8k)).load("train")[:300]
     return [text for p in problems for text in (p.question, *p.steps, f"### {p.answer}")]
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_a_model_from_a_folder_is_trained_and_graded_on_gsm8k(tmp_path, gsm8k, texts, family):
+def test_a_model_from_a_folder_is_trained_and_graded_on_gsm8k(tmp_path: Path, gsm8k: Path, texts: list[str], family: str) -> None:
     folder = save_hub_model(tmp_path / family, family, texts=texts)
     base = (*GSM8K_SMALL, f"model={folder}", f"dataset.path={gsm8k}")
     run = train(tmp_path / "outputs", base=base)
@@ -48,7 +49,7 @@ def test_a_model_from_a_folder_is_trained_and_graded_on_gsm8k(tmp_path, gsm8k, t
     assert (samples[0]["id"], samples[0]["question"], samples[0]["gold"]) == (first.id, first.question, first.answer)
 
 
-def test_the_weights_of_a_folder_are_where_training_begins(tmp_path, gsm8k, texts):
+def test_the_weights_of_a_folder_are_where_training_begins(tmp_path: Path, gsm8k: Path, texts: list[str]) -> None:
     from safetensors.torch import load_file
 
     folder = save_hub_model(tmp_path / "hub", "gpt2", texts=texts)
@@ -62,7 +63,7 @@ def test_the_weights_of_a_folder_are_where_training_begins(tmp_path, gsm8k, text
 
 
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason='wandb is not installed: pip install "latent_lab[wandb]"')
-def test_wandb_offline_is_told_everything_by_the_door(tmp_path, monkeypatch):
+def test_wandb_offline_is_told_everything_by_the_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     for name in ("CACHE", "CONFIG", "DATA"):

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny import TINY, evaluate, result, rows, train
@@ -35,43 +36,43 @@ def torchrun(module: str, *overrides: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def single(tmp_path_factory):
+def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(tmp_path_factory.mktemp("single"), *ASKED)
 
 
 @pytest.fixture(scope="module")
-def double(tmp_path_factory):
+def double(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outputs = tmp_path_factory.mktemp("double")
     torchrun("latent_lab.train", *TINY, f"outputs={outputs}", *ASKED)
     return outputs / "x"
 
 
-def near(value):
+def near(value: Any) -> Any:
     """Equal but for rounding: numbers to 1e-5 of their size, all else exactly."""
     if isinstance(value, dict):
         return {key: near(inner) for key, inner in value.items() if key != "seconds"}
     return pytest.approx(value, rel=1e-5, abs=1e-6) if isinstance(value, float) else value
 
 
-def timed_out_of(row):
+def timed_out_of(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key != "seconds"}
 
 
-def test_two_processes_train_like_one(single, double):
+def test_two_processes_train_like_one(single: Path, double: Path) -> None:
     metrics = rows(double / "metrics.jsonl")
     assert [timed_out_of(row) for row in metrics] == [near(row) for row in rows(single / "metrics.jsonl")]
     assert sum("train/loss" in row for row in metrics) == 12
     assert timed_out_of(result(double)) == near(result(single))
 
 
-def test_every_problem_is_answered_once_and_alike(single, double):
+def test_every_problem_is_answered_once_and_alike(single: Path, double: Path) -> None:
     samples = rows(double / "samples.jsonl")
     assert [row["id"] for row in samples] == [f"valid-{i}" for i in range(17)]
     assert samples == rows(single / "samples.jsonl")
     assert {score["n"] for score in result(double)["floors"].values()} == {17}
 
 
-def test_one_process_writes_the_files(single, double):
+def test_one_process_writes_the_files(single: Path, double: Path) -> None:
     assert sorted(path.name for path in double.iterdir()) == sorted(path.name for path in single.iterdir())
     assert sorted(path.name for path in (double / "checkpoint").iterdir()) == sorted(
         path.name for path in (single / "checkpoint").iterdir()
@@ -79,7 +80,7 @@ def test_one_process_writes_the_files(single, double):
     assert len(json.loads((double / "provenance.json").read_text())["attempts"]) == 1
 
 
-def test_two_processes_grade_like_one(double, tmp_path):
+def test_two_processes_grade_like_one(double: Path, tmp_path: Path) -> None:
     alone = evaluate(double, "batch_size=4", f"out={tmp_path}/alone")
     said = torchrun("latent_lab.eval", f"run={double}", "device=cpu", "batch_size=3", f"out={tmp_path}/together")
     together = result(tmp_path / "together")
@@ -92,7 +93,7 @@ def test_two_processes_grade_like_one(double, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_return_a_stored_result(double):
+def test_two_processes_return_a_stored_result(double: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in double.rglob("*") if path.name != ".lock"}
     torchrun("latent_lab.train", *TINY, f"outputs={double.parent}", *ASKED)
     assert {path: path.stat().st_mtime_ns for path in double.rglob("*") if path.name != ".lock"} == before

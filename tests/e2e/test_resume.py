@@ -24,7 +24,7 @@ ASKED = (
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = train(tmp_path_factory.mktemp("unbroken"), *ASKED)
     assert result(run)["steps"] == 30
     return run
@@ -47,7 +47,7 @@ def saved_step(run: Path) -> int:
         return 0
 
 
-def test_a_run_killed_in_the_middle_and_repeated_ends_with_the_same_bytes(tmp_path, unbroken):
+def test_a_run_killed_in_the_middle_and_repeated_ends_with_the_same_bytes(tmp_path: Path, unbroken: Path) -> None:
     run = tmp_path / "x"
     process = start(tmp_path)
     while saved_step(run) < 13 and process.poll() is None:
@@ -71,7 +71,7 @@ def test_a_run_killed_in_the_middle_and_repeated_ends_with_the_same_bytes(tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-def test_killed_again_and_again_at_any_moment_it_ends_with_the_same_bytes(tmp_path, unbroken, seed):
+def test_killed_again_and_again_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path, unbroken: Path, seed: int) -> None:
     rng = random.Random(seed)
     for _ in range(60):
         process = start(tmp_path)
@@ -90,7 +90,7 @@ def test_killed_again_and_again_at_any_moment_it_ends_with_the_same_bytes(tmp_pa
     assert len(json.loads((tmp_path / "x" / "provenance.json").read_text())["attempts"]) > 3
 
 
-def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path, unbroken):
+def test_a_run_killed_before_its_first_checkpoint_begins_again(tmp_path: Path, unbroken: Path) -> None:
     """What a kill in the very first steps leaves: a config, rows of metrics (the last one torn), and no state."""
     broken = tmp_path / "x"
     broken.mkdir()

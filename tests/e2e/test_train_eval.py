@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -22,21 +23,22 @@ SCORE = {"value", "n", "low", "high"}
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory):
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("outputs")
 
 
-def write(path, problems):
+def write(path: Path, problems: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(problem) + "\n" for problem in problems), encoding="utf-8")
 
 
 CAPITALS = [
-    ("France", "Paris"), ("Spain", "Madrid"), ("Italy", "Rome"), ("Japan", "Tokyo"), ("Peru", "Lima"), ("Cuba", "Havana"), ("Norway", "Oslo"),
+    ("France", "Paris"), ("Spain", "Madrid"), ("Italy", "Rome"), ("Japan", "Tokyo"),
+    ("Peru", "Lima"), ("Cuba", "Havana"), ("Norway", "Oslo"),
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def learned(outputs, tmp_path_factory):
+def learned(outputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has learned seven questions by heart, with two slots; its validation asks the same ones."""
     folder = tmp_path_factory.mktemp("capitals")
     problems = [{"question": f"The capital of {c}?", "steps": [f"{c} means {a}"], "answer": a} for c, a in CAPITALS]
@@ -53,20 +55,20 @@ def learned(outputs, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def first(outputs):
+def first(outputs: Path) -> Path:
     return train(outputs, "stage=0", "stage.epochs=[1]")
 
 
-def test_a_run_is_named_by_what_it_is_and_holds_what_it_should(first):
+def test_a_run_is_named_by_what_it_is_and_holds_what_it_should(first: Path) -> None:
     assert first.name.startswith("stage=0,batch_size=8,dataset.digits=2,dataset.probabilities=1,")
     assert sorted(path.name for path in first.iterdir()) == [
         ".lock", "checkpoint", "config.yaml", "metrics.jsonl", "provenance.json", "result.json", "samples.jsonl",
     ]  # fmt: skip
-    assert not [path for path in first.rglob(".tmp-*")]
+    assert not list(first.rglob(".tmp-*"))
     assert len(json.loads((first / "provenance.json").read_text())["attempts"]) == 1
 
 
-def test_the_result_of_training(first):
+def test_the_result_of_training(first: Path) -> None:
     found = result(first)
     assert list(found) == [
         "split", "accuracy", "digits_right", "no_answer", "not_stopped", "tokens_per_answer", "thoughts_per_answer",
@@ -81,24 +83,24 @@ def test_the_result_of_training(first):
     assert len(rows(first / "samples.jsonl")) == 17
 
 
-def test_the_same_command_again_returns_the_stored_result_and_touches_nothing(outputs, first):
+def test_the_same_command_again_returns_the_stored_result_and_touches_nothing(outputs: Path, first: Path) -> None:
     before = stamps(first)
     assert train(outputs, "stage=0", "stage.epochs=[1]") == first
     assert stamps(first) == before
 
 
-def test_where_and_how_a_run_works_may_differ(outputs, first):
+def test_where_and_how_a_run_works_may_differ(outputs: Path, first: Path) -> None:
     assert train(outputs, "stage=0", "stage.epochs=[1]", "micro_batch_size=3", "save_every=5", "eval_batch_size=4") == first
 
 
-def test_the_same_config_and_seed_give_the_same_bytes_and_another_seed_others(tmp_path, first):
+def test_the_same_config_and_seed_give_the_same_bytes_and_another_seed_others(tmp_path: Path, first: Path) -> None:
     assert timeless(train(tmp_path, "stage=0", "stage.epochs=[1]")) == timeless(first)
     other = train(tmp_path, "stage=0", "stage.epochs=[1]", "seed=1")
     assert timeless(other)["weights"] != timeless(first)["weights"]
     assert timeless(other)["metrics"] != timeless(first)["metrics"]
 
 
-def test_another_config_in_the_folder_is_refused_with_the_difference(outputs, first):
+def test_another_config_in_the_folder_is_refused_with_the_difference(outputs: Path, first: Path) -> None:
     before = stamps(first)
     with pytest.raises(RunConflict) as error:
         train(outputs, "stage=0", "stage.epochs=[1]", "optim.lr=0.5", f"name={first.name}")
@@ -109,7 +111,7 @@ def test_another_config_in_the_folder_is_refused_with_the_difference(outputs, fi
     assert stamps(first) == before
 
 
-def test_overwrite_does_a_run_again(tmp_path):
+def test_overwrite_does_a_run_again(tmp_path: Path) -> None:
     run = train(tmp_path, "stage=no_cot", "stage.epochs=[1]", "name=x")
     (run / "checkpoint" / "latent.json").write_text("{}")
     before = timeless(run) | {"latent": None}
@@ -121,7 +123,7 @@ def test_overwrite_does_a_run_again(tmp_path):
     assert len(json.loads((changed / "provenance.json").read_text())["attempts"]) == 1
 
 
-def test_the_state_to_continue_from_goes_only_when_the_result_is_there(tmp_path, monkeypatch):
+def test_the_state_to_continue_from_goes_only_when_the_result_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed while it is graded, a run must not train again."""
     from latent_lab.stages import course
 
@@ -153,11 +155,11 @@ def stamps(folder: Path) -> dict[Path, int]:
 SMALL = ("model.layers=1", "dataset.train_size=9", "limit=9", "batch_size=4", "stage.epochs=[0.4]", "device=cpu")
 
 
-def stages_of(outputs):
+def stages_of(outputs: Path) -> dict[tuple[int, ...], Path]:
     return {tuple(result(folder)["stages"]): folder for folder in outputs.iterdir() if (folder / "result.json").exists()}
 
 
-def test_a_stage_trains_the_ones_before_it_first_and_reuses_them(tmp_path):
+def test_a_stage_trains_the_ones_before_it_first_and_reuses_them(tmp_path: Path) -> None:
     run = train(tmp_path, "stage=2", base=SMALL)
     others = ",batch_size=4,dataset.train_size=9,limit=9,model.layers=1,stage.epochs=0.4"
     assert {stage: folder.name for stage, folder in stages_of(tmp_path).items()} == {
@@ -171,7 +173,7 @@ def test_a_stage_trains_the_ones_before_it_first_and_reuses_them(tmp_path):
     assert stamps(tmp_path).items() >= before.items()
 
 
-def test_a_stage_begins_with_the_weights_of_the_one_before(tmp_path):
+def test_a_stage_begins_with_the_weights_of_the_one_before(tmp_path: Path) -> None:
     earlier = train(tmp_path, "stage=0", "stage.epochs=[0.4]")
     start = load_file(earlier / "checkpoint" / "model.safetensors")
     later = load_file(train(tmp_path, "stage=1", "stage.epochs=[0.4]", "optim.lr=1e-12") / "checkpoint" / "model.safetensors")
@@ -182,13 +184,13 @@ def test_a_stage_begins_with_the_weights_of_the_one_before(tmp_path):
     assert max((weights[name] - start[name]).abs().max().item() for name in start) < 1e-9
 
 
-def test_init_from_trains_no_stage_before(tmp_path, first):
+def test_init_from_trains_no_stage_before(tmp_path: Path, first: Path) -> None:
     run = train(tmp_path, "stage=2", "stage.epochs=[0.4]", f"init_from={first}/checkpoint")
     assert sorted(stages_of(tmp_path)) == [(2,)]
     assert result(run)["thoughts_per_answer"] == 2.0
 
 
-def test_stages_given_as_a_list_train_the_one_before_as_a_list(tmp_path):
+def test_stages_given_as_a_list_train_the_one_before_as_a_list(tmp_path: Path) -> None:
     train(tmp_path, "stage=coconut", "stage.stages=[2]", "stage.max_stage=2", base=SMALL)
     others = "batch_size=4,dataset.train_size=9,limit=9,model.layers=1,stage.epochs=0.4,stage.max_stage=2"
     assert {stages: folder.name for stages, folder in stages_of(tmp_path).items()} == {
@@ -198,13 +200,13 @@ def test_stages_given_as_a_list_train_the_one_before_as_a_list(tmp_path):
     }
 
 
-def test_a_sweep_trains_nothing_twice(tmp_path, monkeypatch):
+def test_a_sweep_trains_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = [*SMALL, f"outputs={tmp_path}", "stage=0,1,2", "seed=1,2"]
     trained = []
     for planned in jobs("train", overrides):
-        before = stages_and_seeds(tmp_path)
+        known = stages_and_seeds(tmp_path)
         planned.config.stage.train(planned)
-        trained += sorted(stages_and_seeds(tmp_path) - before)
+        trained += sorted(stages_and_seeds(tmp_path) - known)
     assert sorted(trained) == [(stage, seed) for stage in (0, 1, 2) for seed in (1, 2)]
     before = stamps(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train", "-m", *overrides])
@@ -214,13 +216,13 @@ def test_a_sweep_trains_nothing_twice(tmp_path, monkeypatch):
         assert len(json.loads((folder / "provenance.json").read_text())["attempts"]) == 1
 
 
-def stages_and_seeds(outputs):
+def stages_and_seeds(outputs: Path) -> set[tuple[int, int]]:
     found = [result(folder) for folder in outputs.iterdir()]
     return {(one["stages"][0], one["seed"]) for one in found}
 
 
 @pytest.mark.parametrize("decoder", ["linear", "autoregressive"])
-def test_a_step_decoder_goes_on_with_its_training_only_where_it_fits(tmp_path, learned, decoder):
+def test_a_step_decoder_goes_on_with_its_training_only_where_it_fits(tmp_path: Path, learned: Path, decoder: str) -> None:
     """``learned`` has an autoregressive one for short steps; longer steps, or another kind, begin anew."""
     longer = [{"question": q, "steps": ["a much, much longer step than any before it"], "answer": "x"} for q in "abcdefgh"]
     write(tmp_path / "long.jsonl", longer)
@@ -237,37 +239,41 @@ def test_a_step_decoder_goes_on_with_its_training_only_where_it_fits(tmp_path, l
         f"init_from={learned}/checkpoint", "name=x", base=base,
     )  # fmt: skip
     _, info, loaded = checkpoint.load(run / "checkpoint")
+    assert loaded is not None
     assert (info.decoder, info.longest) == (decoder, loaded.longest)
     assert loaded.longest > checkpoint.load(learned / "checkpoint")[1].longest
 
 
-def test_a_step_decoder_that_fits_is_kept(tmp_path):
+def test_a_step_decoder_that_fits_is_kept(tmp_path: Path) -> None:
     asked = ("stage.supervision=1", "stage.epochs=[0.2]")
     run = train(tmp_path, "stage=0", *asked)
     later = train(tmp_path, "stage=1", *asked, f"init_from={run}/checkpoint", "optim.lr=1e-12", "seed=7")
     before, after = (checkpoint.load(folder / "checkpoint")[2] for folder in (run, later))
+    assert before is not None
+    assert after is not None
     assert all((a - b).abs().max() < 1e-9 for a, b in zip(before.parameters(), after.parameters(), strict=True))
 
 
 # Evaluation
 
 
-def test_a_run_that_learned_is_right_by_itself_and_its_majority_floor_is_not(learned):
+def test_a_run_that_learned_is_right_by_itself_and_its_majority_floor_is_not(learned: Path) -> None:
     found = result(learned)
     assert found["accuracy"]["value"] == 1.0
     assert (found["floors"]["majority"]["value"], found["no_answer"], found["not_stopped"]) == (1 / 7, 0, 0)
     assert found["thoughts_per_answer"] == 2.0
-    assert [row["valid/accuracy"] for row in rows(learned / "metrics.jsonl") if "valid/accuracy" in row][0] < 1.0
+    accuracies = [row["valid/accuracy"] for row in rows(learned / "metrics.jsonl") if "valid/accuracy" in row]
+    assert accuracies[0] < accuracies[-1] == 1.0
     losses = [row["train/loss"] for row in rows(learned / "metrics.jsonl") if "train/loss" in row]
     assert losses[-1] < 0.1 < 1.0 < losses[0]
 
 
 @pytest.fixture(scope="module")
-def graded(learned):
+def graded(learned: Path) -> dict[str, Any]:
     return evaluate(learned, "task=answers")
 
 
-def test_the_result_of_an_evaluation(learned, graded):
+def test_the_result_of_an_evaluation(learned: Path, graded: dict[str, Any]) -> None:
     assert list(graded) == [
         "task", "run", "split", "accuracy", "digits_right", "no_answer", "not_stopped", "tokens_per_answer",
         "thoughts_per_answer", "by_steps", "floors", "teacher_forced_exact", "chain_tokens", "seen_in_training", "slots",
@@ -286,7 +292,7 @@ def test_the_result_of_an_evaluation(learned, graded):
     assert graded["seconds"] > 0
 
 
-def test_an_evaluation_lies_inside_the_run_and_is_not_done_twice(learned, graded):
+def test_an_evaluation_lies_inside_the_run_and_is_not_done_twice(learned: Path, graded: dict[str, Any]) -> None:
     folder = learned / "eval" / "task=answers"
     assert sorted(path.name for path in folder.iterdir()) == [
         ".lock", "config.yaml", "provenance.json", "result.json", "samples.jsonl",
@@ -297,7 +303,7 @@ def test_an_evaluation_lies_inside_the_run_and_is_not_done_twice(learned, graded
     assert stamps(folder) == before
 
 
-def test_samples_show_what_the_model_wrote_for_each_problem(learned, graded):
+def test_samples_show_what_the_model_wrote_for_each_problem(learned: Path, graded: dict[str, Any]) -> None:
     samples = rows(learned / "eval" / "task=answers" / "samples.jsonl")
     assert [row["question"] for row in samples] == [f"The capital of {country}?" for country, _ in CAPITALS]
     assert samples[0] == {
@@ -308,7 +314,7 @@ def test_samples_show_what_the_model_wrote_for_each_problem(learned, graded):
     assert graded["tokens_per_answer"] == sum(row["tokens"] for row in samples) / 7
 
 
-def test_results_go_where_they_are_asked_for(learned, tmp_path):
+def test_results_go_where_they_are_asked_for(learned: Path, tmp_path: Path) -> None:
     found = evaluate(learned, f"out={tmp_path}/mine", "limit=3", "task.floors=false")
     assert result(tmp_path / "mine") == found
     assert (found["accuracy"]["n"], found["floors"]) == (3, {})
@@ -316,7 +322,7 @@ def test_results_go_where_they_are_asked_for(learned, tmp_path):
         evaluate(learned, f"out={tmp_path}/mine", "limit=4", "task.floors=false")
 
 
-def test_changed_weights_or_problems_never_pass_for_the_old_ones(learned, tmp_path):
+def test_changed_weights_or_problems_never_pass_for_the_old_ones(learned: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(learned, tmp_path / "copy")
     path = tmp_path / "test.jsonl"
     write(path, [{"question": "The capital of Peru?", "steps": [], "answer": "Lima"}])
@@ -332,12 +338,12 @@ def test_changed_weights_or_problems_never_pass_for_the_old_ones(learned, tmp_pa
         evaluate(copy, *asked)
 
 
-def test_steps_of_the_file_change_nothing_unless_the_leak_is_asked_for(learned, tmp_path):
+def test_steps_of_the_file_change_nothing_unless_the_leak_is_asked_for(learned: Path, tmp_path: Path) -> None:
     questions = [(f"The capital of {country}?", answer) for country, answer in CAPITALS]
     for name, steps in (("none", []), ("one", ["a step"]), ("many", ["Rome", "Lima", "Oslo", "### Paris"])):
         write(tmp_path / f"{name}.jsonl", [{"question": q, "steps": steps, "answer": a} for q, a in questions])
 
-    def outputs_of(name, *overrides):
+    def outputs_of(name: str, *overrides: str) -> list[dict[str, Any]]:
         out = tmp_path / f"{name}-{len(overrides)}"
         evaluate(learned, "dataset=file", f"dataset.path={tmp_path}/{name}.jsonl", f"out={out}", *overrides)
         return [{key: row[key] for key in row if key not in ("steps", "id")} for row in rows(out / "samples.jsonl")]
@@ -350,18 +356,18 @@ def test_steps_of_the_file_change_nothing_unless_the_leak_is_asked_for(learned, 
     assert result(tmp_path / "many-1")["slots"] == "gold_chain_leak"
 
 
-def test_slots_may_be_given(learned):
+def test_slots_may_be_given(learned: Path) -> None:
     assert evaluate(learned, "task.num_slots=5", "task.floors=false")["thoughts_per_answer"] == 5.0
 
 
-def test_an_answer_that_is_cut_off_is_not_right(learned):
+def test_an_answer_that_is_cut_off_is_not_right(learned: Path) -> None:
     tokens = {row["tokens"] for row in rows(learned / "samples.jsonl")}
     found = evaluate(learned, f"task.max_new_tokens={max(tokens) - 1}", "task.floors=false", "split=valid")
     longest = sum(row["tokens"] == max(tokens) for row in rows(learned / "samples.jsonl"))
     assert (found["not_stopped"], found["accuracy"]["value"]) == (longest, (7 - longest) / 7)
 
 
-def test_the_published_file_of_sums_can_be_graded(first, data_folder):
+def test_the_published_file_of_sums_can_be_graded(first: Path, data_folder: Path) -> None:
     path = data_folder / "arithmetic" / "valid.jsonl"
     found = evaluate(first, "dataset=file", f"dataset.path={path}", "limit=37", "batch_size=16")
     problems = rows(path)[:37]
@@ -374,7 +380,7 @@ def test_the_published_file_of_sums_can_be_graded(first, data_folder):
     assert (found["accuracy"]["value"], found["slots"], list(found["floors"])) == (0.0, 0, ["majority"])
 
 
-def test_breakdowns_of_sums_cover_every_problem_once(outputs):
+def test_breakdowns_of_sums_cover_every_problem_once(outputs: Path) -> None:
     base = (*TINY, "dataset.digits=[1,3]", "dataset.probabilities=[0.5,0.5]", "stage.epochs=[0.2]")
     run = train(outputs, "stage=coconut", "stage.stages=[0,1]", "name=mixed", base=base)
     found = evaluate(run)
@@ -384,7 +390,7 @@ def test_breakdowns_of_sums_cover_every_problem_once(outputs):
     assert found["seen_in_training"] == 0
 
 
-def test_a_model_that_writes_before_it_thinks_is_trained_and_graded(tmp_path):
+def test_a_model_that_writes_before_it_thinks_is_trained_and_graded(tmp_path: Path) -> None:
     problems = [{"question": f"The capital of {c}?", "steps": [f"in {c}", f"{a} it is"], "answer": a} for c, a in CAPITALS]
     for split in ("train", "valid", "test"):
         write(tmp_path / f"{split}.jsonl", problems)
@@ -400,7 +406,7 @@ def test_a_model_that_writes_before_it_thinks_is_trained_and_graded(tmp_path):
     assert {row["thoughts"] for row in samples} == {1}
 
 
-def test_what_cannot_be_graded_says_why(outputs, learned, tmp_path):
+def test_what_cannot_be_graded_says_why(outputs: Path, learned: Path, tmp_path: Path) -> None:
     unfinished = shutil.copytree(learned, tmp_path / "unfinished")
     (unfinished / "result.json").unlink()
     with pytest.raises(ModelError) as error:
@@ -414,7 +420,9 @@ def test_what_cannot_be_graded_says_why(outputs, learned, tmp_path):
         evaluate(learned, "dataset=file", f"dataset.path={tmp_path}/empty")
 
 
-def test_a_run_of_another_name_can_be_graded_by_it(learned, outputs, monkeypatch, tmp_path):
+def test_a_run_of_another_name_can_be_graded_by_it(
+    learned: Path, outputs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     os.symlink(outputs, tmp_path / "outputs")
     monkeypatch.chdir(tmp_path)
     asked = job("eval", ["run=learned", "limit=2", "task.floors=false", "out=here", "device=cpu"])
@@ -422,7 +430,7 @@ def test_a_run_of_another_name_can_be_graded_by_it(learned, outputs, monkeypatch
     assert (tmp_path / "here" / "result.json").exists()
 
 
-def test_grading_is_that_of_the_graders(learned):
+def test_grading_is_that_of_the_graders(learned: Path) -> None:
     """The doors grade as :func:`grade` does: text in, verdict out."""
     for row in rows(learned / "samples.jsonl"):
         problem = Problem(row["id"], row["question"], ("x",), row["gold"])

@@ -5,6 +5,7 @@ depends on everything it has seen and thought, its thoughts included.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +15,8 @@ from latent_lab.backbone import Backbone, digit_tokenizer, marker_ids
 from latent_lab.grading.evaluate import Reply, Solver, by, evenly, floors, grade, in_words, majority, summary, teacher_forced
 from latent_lab.problems import Problem
 from latent_lab.problems.arithmetic import Arithmetic, addition
-from latent_lab.reasoner import LatentReasoner
-from latent_lab.sequences import encode, join
+from latent_lab.reasoner import LatentReasoner, ThoughtEdit
+from latent_lab.sequences import Encoded, Sequence, encode, join
 from latent_lab.stages.curriculum import Curriculum
 
 PROBLEMS = Arithmetic(digits=[1, 2, 4], probabilities=[0.3, 0.4, 0.3], train_size=23).load("train")
@@ -53,31 +54,33 @@ def ruled_backbone(seed: int = 1, rules: dict[str, str | None] | None = None) ->
     return Backbone(model.eval(), tokenizer, marker_ids(tokenizer))
 
 
-def solver_on(backbone: Backbone, layout: Curriculum | None = None, **settings) -> Solver:
+def solver_on(backbone: Backbone, layout: Curriculum | None = None, **settings: Any) -> Solver:
     settings = {"stage": 3, "num_slots": 3, "max_new_tokens": 6} | settings
     return Solver(LatentReasoner(backbone.model, backbone.tokens), backbone, layout or Curriculum(stages=[3]), **settings)
 
 
 @pytest.fixture(scope="module")
-def backbone():
+def backbone() -> Backbone:
     return ruled_backbone()
 
 
 @pytest.fixture(scope="module")
-def encoded(backbone):
+def encoded(backbone: Backbone) -> list[Encoded]:
     return encode(PROBLEMS, backbone.tokenizer)
 
 
 @pytest.fixture(scope="module")
-def replies(backbone, encoded):
+def replies(backbone: Backbone, encoded: list[Encoded]) -> list[Reply]:
     return solver_on(backbone).replies(encoded)
 
 
-def texts(replies):
+def texts(replies: list[Reply]) -> list[str]:
     return [reply.text for reply in replies]
 
 
-def by_hand(backbone, problem, num_slots, edit=None, max_new_tokens=6):
+def by_hand(
+    backbone: Backbone, problem: Encoded, num_slots: int, edit: ThoughtEdit | None = None, max_new_tokens: int = 6
+) -> str:
     """What the model writes for one problem, without the solver: question, markers and slots, then the latent loop."""
     tokens, question = backbone.tokens, list(problem.question)
     ids = torch.tensor([[*question, tokens.start, *[tokens.latent] * num_slots, tokens.end]])
@@ -89,30 +92,34 @@ def by_hand(backbone, problem, num_slots, edit=None, max_new_tokens=6):
 # What the model writes
 
 
-def test_the_hand_made_model_writes_an_answer_and_stops(replies):
+def test_the_hand_made_model_writes_an_answer_and_stops(replies: list[Reply]) -> None:
     assert [reply.id for reply in replies] == [p.id for p in PROBLEMS]
     assert all(reply.text[:4] == "### " and reply.text[4:] in set("0123456789") for reply in replies)
     assert len(set(texts(replies))) >= 4
     assert {(reply.num_tokens, reply.num_thoughts, reply.stopped) for reply in replies} == {(3, 3, True)}
 
 
-def test_replies_are_those_of_the_latent_loop_alone(backbone, encoded, replies):
+def test_replies_are_those_of_the_latent_loop_alone(backbone: Backbone, encoded: list[Encoded], replies: list[Reply]) -> None:
     assert texts(replies) == [by_hand(backbone, p, 3) for p in encoded]
 
 
 @pytest.mark.parametrize("control", [None, "removed", "zeroed", "another_problem"])
 @pytest.mark.parametrize("batch_size", [1, 5])
-def test_no_reply_depends_on_what_stands_beside_it_in_the_batch(backbone, encoded, control, batch_size):
+def test_no_reply_depends_on_what_stands_beside_it_in_the_batch(
+    backbone: Backbone, encoded: list[Encoded], control: str | None, batch_size: int
+) -> None:
     together = solver_on(backbone, batch_size=256).replies(encoded, control)
     assert solver_on(backbone, batch_size=batch_size).replies(encoded, control) == together
 
 
-def test_a_problem_that_is_there_twice_is_refused(backbone, encoded):
-    with pytest.raises(RuntimeError, match="^3 replies to 2 ids for 3 problems: each must be answered once$"):
+def test_a_problem_that_is_there_twice_is_refused(backbone: Backbone, encoded: list[Encoded]) -> None:
+    with pytest.raises(RuntimeError, match=r"^3 replies to 2 ids for 3 problems: each must be answered once$"):
         solver_on(backbone).replies([encoded[0], encoded[1], encoded[0]])
 
 
-def test_nothing_of_the_gold_chain_or_answer_reaches_the_model(backbone, encoded, replies):
+def test_nothing_of_the_gold_chain_or_answer_reaches_the_model(
+    backbone: Backbone, encoded: list[Encoded], replies: list[Reply]
+) -> None:
     others = [replace(p, steps=encoded[i - 1].steps * 2, answer=encoded[i - 1].answer) for i, p in enumerate(encoded)]
     assert solver_on(backbone).replies(others) == replies
     (prompt,) = solver_on(backbone).prompts(encoded[:1])
@@ -121,7 +128,9 @@ def test_nothing_of_the_gold_chain_or_answer_reaches_the_model(backbone, encoded
     assert set(prompt.labels) == {-100}
 
 
-def test_the_leak_must_be_asked_for_and_counts_the_gold_steps(backbone, encoded, replies):
+def test_the_leak_must_be_asked_for_and_counts_the_gold_steps(
+    backbone: Backbone, encoded: list[Encoded], replies: list[Reply]
+) -> None:
     leaky = solver_on(backbone, leaks_chain=True).replies(encoded)
     assert [reply.num_thoughts for reply in leaky] == [min(len(p.steps), 3) for p in encoded]
     assert {len(p.steps) for p in encoded} >= {1, 2, 4}
@@ -130,32 +139,32 @@ def test_the_leak_must_be_asked_for_and_counts_the_gold_steps(backbone, encoded,
     assert texts(cut) != texts(leaky) != texts(replies)
 
 
-def test_two_thoughts_a_step_make_two_slots_a_step(backbone, encoded):
+def test_two_thoughts_a_step_make_two_slots_a_step(backbone: Backbone, encoded: list[Encoded]) -> None:
     layout = Curriculum(stages=[3], latents_per_step=2, max_stage=3)
     leaky = solver_on(backbone, layout, num_slots=6, leaks_chain=True).replies(encoded)
     assert [reply.num_thoughts for reply in leaky] == [2 * min(len(p.steps), 3) for p in encoded]
 
 
-def test_a_baseline_has_neither_markers_nor_thoughts(encoded):
+def test_a_baseline_has_neither_markers_nor_thoughts(encoded: list[Encoded]) -> None:
     made = ruled_backbone(rules={"\n": "### ", "### ": None, **dict.fromkeys("0123456789", "<|endoftext|>")})
     solver = solver_on(made, Curriculum(kind="no_cot"), num_slots=0)
     assert [s.ids for s in solver.prompts(encoded[:2])] == [p.question for p in encoded[:2]]
     assert {(r.text[:4], r.num_thoughts, r.stopped) for r in solver.replies(encoded)} == {("### ", 0, True)}
 
 
-def test_where_the_model_writes_first_it_says_itself_when_it_begins_to_think(encoded):
+def test_where_the_model_writes_first_it_says_itself_when_it_begins_to_think(encoded: list[Encoded]) -> None:
     """``latents_from=end``: after the question it writes ``carry ``, begins to think by itself, and then answers."""
     rules = {"\n": "carry ", "carry ": "<|start-latent|>", "<|end-latent|>": "### ", "### ": None}
     made = ruled_backbone(rules=rules | dict.fromkeys("0123456789", "<|endoftext|>"))
     (word,) = made.tokenizer("carry ")["input_ids"]
-    solver = solver_on(made, Curriculum(stages=[3], latents_from="end"))
-    tokens = made.tokens
+    layout = Curriculum(stages=[3], latents_from="end")
+    solver, tokens = solver_on(made, layout), made.tokens
     first = solver.prompts(encoded[:1])[0]
     assert first.ids == (*encoded[0].question, word, tokens.start, *[tokens.latent] * 3, tokens.end)
     replies = solver.replies(encoded)
     assert texts(replies) == ["carry " + by_hand(made, replace(p, question=(*p.question, word)), 3) for p in encoded]
     assert {(reply.num_tokens, reply.num_thoughts, reply.stopped) for reply in replies} == {(4, 3, True)}
-    assert solver_on(made, solver.layout, batch_size=4).replies(encoded) == replies
+    assert solver_on(made, layout, batch_size=4).replies(encoded) == replies
     # Which steps are gold makes no difference to what it writes.
     assert solver.replies([replace(p, steps=()) for p in encoded]) == replies
     # The donor writes first, too.
@@ -164,7 +173,7 @@ def test_where_the_model_writes_first_it_says_itself_when_it_begins_to_think(enc
     assert texts(donated) != texts(replies)
 
 
-def test_one_who_never_begins_to_think_is_made_to_after_the_longest_answer(encoded):
+def test_one_who_never_begins_to_think_is_made_to_after_the_longest_answer(encoded: list[Encoded]) -> None:
     made = ruled_backbone(rules={"\n": "carry ", "carry ": "carry ", "<|end-latent|>": "### ", "### ": "<|endoftext|>"})
     (reply,) = solver_on(made, Curriculum(stages=[3], latents_from="end")).replies(encoded[:1])
     assert (reply.text, reply.num_tokens, reply.num_thoughts) == ("carry " * 6 + "### ", 8, 3)
@@ -173,20 +182,24 @@ def test_one_who_never_begins_to_think_is_made_to_after_the_longest_answer(encod
 # Controls and floors
 
 
-def test_removed_leaves_the_slots_out_and_keeps_the_markers(backbone, encoded, replies):
+def test_removed_leaves_the_slots_out_and_keeps_the_markers(
+    backbone: Backbone, encoded: list[Encoded], replies: list[Reply]
+) -> None:
     removed = solver_on(backbone).replies(encoded, "removed")
     assert texts(removed) == [by_hand(backbone, p, 0) for p in encoded]
     assert {reply.num_thoughts for reply in removed} == {0}
     assert texts(removed) != texts(replies)
 
 
-def test_zeroed_feeds_the_zero_vector_into_every_slot(backbone, encoded, replies):
+def test_zeroed_feeds_the_zero_vector_into_every_slot(backbone: Backbone, encoded: list[Encoded], replies: list[Reply]) -> None:
     zeroed = solver_on(backbone).replies(encoded, "zeroed")
     assert texts(zeroed) == [by_hand(backbone, p, 3, lambda slot, thoughts, active: 0 * thoughts) for p in encoded]
     assert texts(zeroed) != texts(replies)
 
 
-def test_another_problem_feeds_in_what_another_row_thinks(backbone, encoded, replies):
+def test_another_problem_feeds_in_what_another_row_thinks(
+    backbone: Backbone, encoded: list[Encoded], replies: list[Reply]
+) -> None:
     donated = solver_on(backbone).replies(encoded, "another_problem")
     solver = solver_on(backbone)
     thoughts = {p.id: solver.thoughts([p])[0] for p in encoded}
@@ -194,21 +207,22 @@ def test_another_problem_feeds_in_what_another_row_thinks(backbone, encoded, rep
     donor = {p.id: ordered[i - 1].id for i, p in enumerate(ordered)}
     assert sorted(donor.values()) == sorted(donor)
     assert all(one != other for one, other in donor.items())
-    assert texts(donated) == [
-        by_hand(backbone, p, 3, lambda slot, real, active, of=donor[p.id]: thoughts[of][slot][None]) for p in encoded
-    ]
+
+    def thinking_of(id: str) -> ThoughtEdit:
+        return lambda slot, real, active: thoughts[id][slot][None]
+
+    assert texts(donated) == [by_hand(backbone, p, 3, thinking_of(donor[p.id])) for p in encoded]
     assert texts(donated) != texts(replies)
     # Fed its own thoughts in the same way, each says what it says by itself.
-    own = [by_hand(backbone, p, 3, lambda slot, real, active, of=p.id: thoughts[of][slot][None]) for p in encoded]
-    assert own == texts(replies)
+    assert texts(replies) == [by_hand(backbone, p, 3, thinking_of(p.id)) for p in encoded]
 
 
-def test_a_donor_thinks_in_as_many_slots_as_are_filled(backbone, encoded):
+def test_a_donor_thinks_in_as_many_slots_as_are_filled(backbone: Backbone, encoded: list[Encoded]) -> None:
     solver = solver_on(backbone, leaks_chain=True)
     assert [r.num_thoughts for r in solver.replies(encoded, "another_problem")] == [min(len(p.steps), 3) for p in encoded]
 
 
-def test_thoughts_are_those_of_the_prompt(backbone, encoded):
+def test_thoughts_are_those_of_the_prompt(backbone: Backbone, encoded: list[Encoded]) -> None:
     solver = solver_on(backbone)
     together = solver.thoughts(encoded)
     assert together.shape == (23, 3, WIDTH)
@@ -216,7 +230,9 @@ def test_thoughts_are_those_of_the_prompt(backbone, encoded):
         torch.testing.assert_close(solver.thoughts([encoded[i]])[0], together[i], rtol=1e-4, atol=1e-4)
 
 
-def test_floors_are_the_accuracies_of_the_same_model_under_each_control(backbone, encoded, replies):
+def test_floors_are_the_accuracies_of_the_same_model_under_each_control(
+    backbone: Backbone, encoded: list[Encoded], replies: list[Reply]
+) -> None:
     """Told that its own answers are right, the model is right in all; under a control, where it still says the same."""
     golds = [replace_answer(p, reply.text[4:]) for p, reply in zip(PROBLEMS, replies, strict=True)]
     solver = solver_on(backbone)
@@ -233,7 +249,7 @@ def test_floors_are_the_accuracies_of_the_same_model_under_each_control(backbone
     assert all(score["low"] <= score["value"] <= score["high"] for score in scores.values())
 
 
-def test_a_model_without_thoughts_has_only_the_majority_to_beat(backbone, encoded):
+def test_a_model_without_thoughts_has_only_the_majority_to_beat(backbone: Backbone, encoded: list[Encoded]) -> None:
     assert list(floors(solver_on(backbone, num_slots=0), encoded, PROBLEMS, None)) == ["majority"]
 
 
@@ -241,17 +257,17 @@ def replace_answer(problem: Problem, answer: str) -> Problem:
     return Problem(problem.id, problem.question, problem.steps, answer, problem.meta)
 
 
-def test_majority_by_hand():
+def test_majority_by_hand() -> None:
     problems = [Problem(str(i), "q", (), answer) for i, answer in enumerate(["7", "7.0", "8", "+7"])]
     assert (majority("7", problems)["value"], majority("7", problems)["n"]) == (0.75, 4)
     assert majority(None, problems)["value"] == 0.0
 
 
-def test_teacher_forcing_tells_where_the_answer_ends(backbone, encoded, replies):
+def test_teacher_forcing_tells_where_the_answer_ends(backbone: Backbone, encoded: list[Encoded], replies: list[Reply]) -> None:
     """The model always writes one digit: given the gold digits one by one it gets the end right where it may not go on."""
     solver, tokens = solver_on(backbone), backbone.tokens
 
-    def gold(problem, text):
+    def gold(problem: Encoded, text: str) -> Sequence:
         (ids,) = backbone.tokenizer(["### " + text], add_special_tokens=False)["input_ids"]
         return join(replace(problem, answer=(*ids, 0)), tokens, slots=[None] * 3)
 
@@ -270,7 +286,7 @@ def reply(text: str, stopped: bool = True) -> Reply:
     return Reply("a", text, 7, 2, stopped)
 
 
-def test_a_graded_row_says_everything_about_a_reply():
+def test_a_graded_row_says_everything_about_a_reply() -> None:
     assert grade(addition("a", 48, 35), reply("8+5=13 write 3 carry 1\n### 93")) == {
         "id": "a", "question": "48 + 35 =", "gold": "83", "output": "8+5=13 write 3 carry 1\n### 93",
         "answer": "93", "extractor": "marker", "correct": False, "digits_right": 0.5, "stopped": True,
@@ -281,7 +297,9 @@ def test_a_graded_row_says_everything_about_a_reply():
     assert "digits" not in grade(Problem("a", "q", (), "Paris"), reply("### paris."))
 
 
-def test_an_answer_that_does_not_stop_is_not_right_even_if_it_holds_the_gold_answer(backbone, encoded, replies):
+def test_an_answer_that_does_not_stop_is_not_right_even_if_it_holds_the_gold_answer(
+    backbone: Backbone, encoded: list[Encoded], replies: list[Reply]
+) -> None:
     row = grade(addition("a", 48, 35), reply("### 83\n", stopped=False))
     assert (row["correct"], row["answer"], row["digits_right"], row["stopped"]) == (None, None, 0.0, False)
     cut = solver_on(backbone, max_new_tokens=2).replies(encoded)
@@ -291,12 +309,12 @@ def test_an_answer_that_does_not_stop_is_not_right_even_if_it_holds_the_gold_ans
     assert (total["accuracy"]["value"], total["no_answer"], total["not_stopped"]) == (0.0, 23, 23)
 
 
-def test_a_reply_without_an_answer_is_a_failure_of_form_and_not_correct():
+def test_a_reply_without_an_answer_is_a_failure_of_form_and_not_correct() -> None:
     row = grade(addition("a", 48, 35), reply("83"))
     assert (row["correct"], row["answer"], row["stopped"]) == (None, None, True)
 
 
-def test_a_summary_by_hand():
+def test_a_summary_by_hand() -> None:
     graded = [
         grade(addition("a", 1, 2), Reply("a", "### 3", 3, 4, True)),
         grade(addition("b", 9, 5), Reply("b", "### 15", 4, 4, True)),
@@ -315,12 +333,12 @@ def test_a_summary_by_hand():
     assert list(by([{"steps": 10, "correct": True}, {"steps": 9, "correct": None}], "steps")) == ["9", "10"]
 
 
-def test_problems_without_digits_are_not_broken_down_by_them():
+def test_problems_without_digits_are_not_broken_down_by_them() -> None:
     total = summary([grade(Problem("a", "q", ("x",), "Paris"), reply("### Rome"))])
     assert (total["digits_right"], "by_digits" in total, list(total["by_steps"])) == (None, False, ["1"])
 
 
-def test_a_result_in_one_line():
+def test_a_result_in_one_line() -> None:
     score = {"value": 0.5, "n": 4, "low": 0.15, "high": 0.85}
     result = {
         "accuracy": score,
@@ -332,14 +350,14 @@ def test_a_result_in_one_line():
 
 @pytest.mark.parametrize("count", range(8))
 @pytest.mark.parametrize("most", [1, 2, 3, 5, 100])
-def test_evenly_cuts_into_as_few_equal_parts_as_possible(count, most):
+def test_evenly_cuts_into_as_few_equal_parts_as_possible(count: int, most: int) -> None:
     parts = evenly(list(range(count)), most)
     assert [i for part in parts for i in part] == list(range(count))
     assert len(parts) == -(-count // most)
     assert not parts or max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def test_gold_texts_stand_at_the_slots_that_mean_them(backbone):
+def test_gold_texts_stand_at_the_slots_that_mean_them(backbone: Backbone) -> None:
     problem = addition("a", 48, 35)
     (one,) = encode([problem], backbone.tokenizer)
     solver = solver_on(backbone, num_slots=3)

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from latent_lab.problems import SPLITS, Problem
-from latent_lab.problems.arithmetic import Arithmetic, addition, split_of_pair
+from latent_lab.problems.arithmetic import Arithmetic, addition, split_of_pair, sum_asked
 
 
 def pairs(problems: list[Problem]) -> set[tuple[int, int]]:
@@ -104,3 +104,8 @@ def test_any_number_of_digits_from_1_to_18_can_be_drawn(digits):
 def test_a_wrong_option_is_answered_with_what_is_allowed(options, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         Arithmetic(**options)
+
+
+def test_digits_and_carries_are_read_off_a_question_from_elsewhere() -> None:
+    assert sum_asked("7186 + 2144 =") == addition("x", 7186, 2144).meta == {"a": 7186, "b": 2144, "digits": 4, "carries": 2}
+    assert sum_asked("7 + 21 =") == sum_asked("What is 7 + 2?") == {}
