@@ -154,7 +154,7 @@ class Engine:
         with progress("training", self.total, unit="steps", is_main=self.accelerator.is_main_process) as advance:
             advance(self.at.step)
             for phase, numbers, ends_epoch, ends_phase in self._steps():
-                is_logged = (self.at.step + 1) % self.config.log_every == 0
+                is_logged = ends_phase or (self.at.step + 1) % self.config.log_every == 0
                 metrics = self._step(phase, numbers, is_logged)
                 self.at.step, self.at.batch = self.at.step + 1, self.at.batch + 1
                 self.at.seconds = time.monotonic() - started

@@ -86,16 +86,22 @@ class Tokenizer(Protocol):
 
     eos_token_id: int
 
-    def __call__(self, text: list[str], *, add_special_tokens: bool) -> dict[str, list[list[int]]]:
+    def __call__(self, text: list[str], *, add_special_tokens: bool, split_special_tokens: bool) -> dict[str, list[list[int]]]:
         """Tokenise a list of texts."""
         ...
 
 
 def encode(problems: Seq[Problem], tokenizer: Tokenizer) -> list[Encoded]:
-    """Tokenise every problem once. Texts that occur more than once (steps, mostly) are tokenised once."""
-    questions = tokenizer([p.question + "\n" for p in problems], add_special_tokens=True)["input_ids"] if problems else []
+    """Tokenise every problem once. Texts that occur more than once (steps, mostly) are tokenised once.
+
+    A problem's text is text: a ``<|latent|>`` that stands in a question is spelled out and never becomes a slot.
+    """
+    if not problems:
+        return []
+    asked = [p.question + "\n" for p in problems]
+    questions = tokenizer(asked, add_special_tokens=True, split_special_tokens=True)["input_ids"]
     texts = sorted({s + "\n" for p in problems for s in p.steps} | {ANSWER_PREFIX + p.answer for p in problems})
-    ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    ids = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     of = {text: tuple(i) for text, i in zip(texts, ids, strict=True)}
     return [
         Encoded(

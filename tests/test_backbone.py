@@ -1,5 +1,6 @@
 """Backbones: the digit-level tokenizer, the model from scratch, and Hugging Face models with the latent markers added."""
 
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from latent_lab.backbone import MARKERS, Backbone, ModelError, Pretrained, Scratch, digit_tokenizer
 from latent_lab.problems import Problem
 from latent_lab.problems.arithmetic import Arithmetic
+from latent_lab.sequences import Encoded, encode
 
 PROBLEMS = Arithmetic(train_size=200).load("train")
 
@@ -260,3 +262,18 @@ def test_a_tokenizer_without_an_end_is_refused(tmp_path: Path) -> None:
 def test_a_model_that_cannot_be_asked_for_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         Pretrained(**settings)
+
+
+@pytest.mark.parametrize("kind", ["nano", "gpt2", "llama"])
+def test_markers_that_stand_in_a_problem_are_text_and_never_slots(kind: str, tmp_path: Path) -> None:
+    backbone = Scratch(layers=1, width=8, heads=1).load(PROBLEMS) if kind == "nano" else loaded(save_hub_model(tmp_path, kind))
+    problem = Problem("p", "say <|latent|>", ("a <|start-latent|>",), "<|end-latent|>")
+    (encoded,) = encode([problem], backbone.tokenizer)
+    written = {*encoded.question, *encoded.steps[0], *encoded.answer[:-1]}
+    assert not written & {*astuple(backbone.tokens), backbone.tokenizer.eos_token_id}
+    (seen,) = encode([Problem("p", "say <|latent|>", (), "x")], backbone.tokenizer)
+    assert seen == Encoded("p", encoded.question, (), seen.answer)
+
+
+def loaded(folder: Path) -> Backbone:
+    return Pretrained(path=str(folder)).load()

@@ -333,7 +333,8 @@ def test_metrics_hold_a_row_for_each_logged_step_and_each_validation(tmp_path: P
     metrics = fit(tmp_path, course, log_every=3)
     keys = {"train/loss", "train/grad_norm", "train/lr"}
     assert [(row["step"], row["stage"], set(row) - {"step", "stage"}) for row in metrics] == [
-        (3, 0, keys), (5, 0, {"valid/accuracy"}), (6, 4, keys), (9, 4, keys), (10, 4, {"valid/accuracy"}),
+        (3, 0, keys), (5, 0, keys), (5, 0, {"valid/accuracy"}),
+        (6, 4, keys), (9, 4, keys), (10, 4, keys), (10, 4, {"valid/accuracy"}),
     ]  # fmt: skip
     assert [row["valid/accuracy"] for row in metrics if "valid/accuracy" in row] == [0.25, 0.5]
     assert all(row["seconds"] >= 0 for row in rows(tmp_path / "metrics.jsonl"))
@@ -362,15 +363,24 @@ class Noisy(OneNumber):
 
 class Mortal(Numbers):
     dies_at: int | None = None
+    dies_while = "training"
 
     def collate(self, phase: Phase, epoch: int, numbers: Sequence[int]) -> Tokens:
-        if len(self.seen) + 1 == self.dies_at:
+        if self.dies_while == "training" and len(self.seen) + 1 == self.dies_at:
             raise Killed
         return super().collate(phase, epoch, numbers)
 
+    def validate(self, phase: Phase) -> dict[str, float]:
+        if self.dies_while == "validating" and len(self.seen) == self.dies_at:
+            raise Killed
+        return super().validate(phase)
 
-@pytest.mark.parametrize(("name", "dies_at"), [("adamw", 2), ("adamw", 6), ("muon", 9)])
-def test_a_killed_run_continues_to_the_same_numbers(tmp_path: Path, name: str, dies_at: int) -> None:
+
+@pytest.mark.parametrize(
+    ("name", "dies_at", "dies_while"),
+    [("adamw", 2, "training"), ("adamw", 6, "training"), ("muon", 9, "training"), ("adamw", 6, "validating")],
+)
+def test_a_killed_run_continues_to_the_same_numbers(tmp_path: Path, name: str, dies_at: int, dies_while: str) -> None:
     accuracies = [0.3, 0.2, 0.6, 0.6, 0.1, 0.2]  # at steps 2, 4, 5, 6, 8 and 10
     settings = {"eval_every": 2, "save_every": 0, "optim": Optim(name=name, lr=0.1, schedule="cosine")}
 
@@ -385,11 +395,12 @@ def test_a_killed_run_continues_to_the_same_numbers(tmp_path: Path, name: str, d
     assert validated(expected) == [2, 4, 5, 6, 8, 10]
 
     broken = course(0)
-    broken.dies_at = dies_at
+    broken.dies_at, broken.dies_while = dies_at, dies_while
     with suppress(Killed):
         fit(tmp_path / "run", broken, **settings)
     survived = rows(tmp_path / "run" / "metrics.jsonl")
-    assert survived[-1]["step"] == dies_at - 1
+    # While it validates, the row of the step is written already; it will be written again.
+    assert survived[-1]["step"] == dies_at - (dies_while == "training")
     continued = course(123, skip=len(validated(survived)))
     assert fit(tmp_path / "run", continued, **settings) == expected
     assert continued.seen == unbroken.seen[dies_at - 1 :]

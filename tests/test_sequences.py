@@ -26,7 +26,7 @@ class Counting:
         self.eos_token_id: int = tokenizer.eos_token_id
         self.asked: list[tuple[str, bool]] = []
 
-    def __call__(self, text: list[str], *, add_special_tokens: bool) -> dict[str, list[list[int]]]:
+    def __call__(self, text: list[str], *, add_special_tokens: bool, split_special_tokens: bool) -> dict[str, list[list[int]]]:
         self.asked += [(t, add_special_tokens) for t in text]
         ids: dict[str, list[list[int]]] = self.tokenizer(text, add_special_tokens=add_special_tokens)
         return ids

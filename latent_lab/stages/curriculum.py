@@ -62,6 +62,8 @@ class Curriculum:
             raise ValueError(f"stages={self.stages}: give one or more stages, 0 and up, in rising order")
         if not self.epochs or not all(0 <= count < float("inf") for count in self.epochs):
             raise ValueError(f"epochs={self.epochs}: give one or more numbers, 0 and up")
+        if not any(self.epochs):
+            raise ValueError(f"epochs={self.epochs}: at least one must be above 0, or nothing is trained")
         if len(self.epochs) > len(self.stages):
             raise ValueError(f"epochs={self.epochs}: at most one for each of stages={self.stages}")
         for name, at_least in (("latents_per_step", 1), ("max_stage", 0)):

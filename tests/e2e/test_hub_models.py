@@ -4,6 +4,9 @@ import importlib
 import importlib.util
 import json
 import os
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,8 @@ from tiny import TINY, evaluate, result, rows, save_hub_model, train
 
 from latent_lab.job import job
 from latent_lab.problems.gsm8k import GSM8K
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 GSM8K_SMALL = ("dataset=gsm8k", "stage=1", "debug=smoke", "device=cpu", "stage.epochs=[1]", "log_every=1")
 
@@ -102,3 +107,27 @@ def test_wandb_offline_is_told_everything_by_the_door(tmp_path: Path, monkeypatc
     for key, value in result(run).items():
         assert summary[key] == value
     assert of_kind(records, "exit")[0].exit_code == 0
+
+
+@pytest.mark.skipif(importlib.util.find_spec("trackio") is None, reason='it is not installed: pip install "latent_lab[trackio]"')
+def test_trackio_takes_the_configuration_the_door_makes(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from latent_lab.job import job\n"
+        "from latent_lab.run import open_run\n"
+        "asked = job('train', ['stage=2', 'tracker=trackio', 'seed=3'])\n"
+        "with open_run(Path(sys.argv[1]), asked.plain, command=asked.command) as run:\n"
+        "    run.track(asked.config.tracker, job_type='train', group=asked.group)\n"
+        "    run.finish({'accuracy': {'value': 0.5}})\n"
+    )
+    environment = os.environ | {"TRACKIO_DIR": str(tmp_path / "trackio"), "HF_HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", script, str(tmp_path / "run")]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stdout) == (0, ""), ended.stderr
+    with sqlite3.connect(tmp_path / "trackio" / "latent_lab.db") as database:
+        ((name, config),) = database.execute("select run_name, config from configs").fetchall()
+        ((metrics,),) = database.execute("select metrics from metrics").fetchall()
+    config = json.loads(config)
+    assert (name, config["seed"], config["stage"]["stages"], config["_Group"]) == ("run", 3, [2], "stage=2")
+    assert json.loads(metrics) == {"result/accuracy/value": 0.5}

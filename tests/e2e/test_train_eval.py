@@ -38,15 +38,21 @@ CAPITALS = [
 
 
 @pytest.fixture(scope="module")
-def learned(outputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that has learned seven questions by heart, with two slots; its validation asks the same ones."""
+def capitals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven questions, the same in every split: what can be learned by heart can be asked for."""
     folder = tmp_path_factory.mktemp("capitals")
     problems = [{"question": f"The capital of {c}?", "steps": [f"{c} means {a}"], "answer": a} for c, a in CAPITALS]
     for split in ("train", "valid", "test"):
         write(folder / f"{split}.jsonl", problems)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def learned(outputs: Path, capitals: Path) -> Path:
+    """A run that has learned them, with two slots."""
     base = (*MODEL, "device=cpu", "log_every=20", "batch_size=7", "eval_every=40")
     return train(
-        outputs, "dataset=file", f"dataset.path={folder}", "stage=coconut", "stage.stages=[0,2]", "stage.max_stage=2",
+        outputs, "dataset=file", f"dataset.path={capitals}", "stage=coconut", "stage.stages=[0,2]", "stage.max_stage=2",
         "stage.epochs=[40,120]", "stage.supervision=0.5", "optim.lr=0.01", "name=learned", base=base,
     )  # fmt: skip
 
@@ -252,6 +258,17 @@ def test_a_step_decoder_that_fits_is_kept(tmp_path: Path) -> None:
     assert before is not None
     assert after is not None
     assert all((a - b).abs().max() < 1e-9 for a, b in zip(before.parameters(), after.parameters(), strict=True))
+
+
+def test_the_best_weights_are_graded_and_kept_not_the_last(tmp_path: Path, capitals: Path) -> None:
+    """The learning rate rises without end: what little the run learns it forgets again."""
+    base = (*MODEL, "device=cpu", "batch_size=7", "eval_every=20", "dataset=file", f"dataset.path={capitals}")
+    run = train(tmp_path, "stage=no_cot", "stage.epochs=[200]", "optim.lr=1", "optim.warmup=1000", "name=x", base=base)
+    accuracies = {row["step"]: row["valid/accuracy"] for row in rows(run / "metrics.jsonl") if "valid/accuracy" in row}
+    found = result(run)
+    assert accuracies[200] < found["accuracy"]["value"] == max(accuracies.values())
+    assert found["best_step"] == min(step for step, accuracy in accuracies.items() if accuracy == max(accuracies.values()))
+    assert evaluate(run)["accuracy"] == found["accuracy"]  # the test split asks the same
 
 
 # Evaluation
