@@ -109,6 +109,7 @@ def test_wandb_offline_receives_everything_and_no_secret(folder):
     assert (every_metric.glob_name, every_metric.step_metric) == ("*", "global_step")
     loss, table = (items(history.item) for history in of_kind(records, "history"))
     assert (loss["train/loss"], loss["global_step"], "stage" in loss) == (2.5, 10, False)
+    assert loss["stage_3/train/loss"] == 2.5  # a curve for each stage
     assert (table["samples._type"], table["samples.nrows"], table["global_step"]) == ("table-file", 2, 10)
     (stored,) = folder.glob("wandb/offline-run-*/files/media/table/samples_*.table.json")
     assert json.loads(stored.read_text()) == {
@@ -161,7 +162,11 @@ def test_trackio_receives_everything_and_no_secret(folder):
     train(folder, "Trackio", project="lab")
     metrics, configs = trackio_rows(folder)
     numbers = [(step, {key: v for key, v in row.items() if key != "samples"}) for step, row in metrics]
-    assert numbers == [(10, {"train/loss": 2.5}), (10, {}), (10, {"result/accuracy": 0.75, "result/by_digits/2": 1})]
+    assert numbers == [
+        (10, {"train/loss": 2.5, "stage_3/train/loss": 2.5}),
+        (10, {}),
+        (10, {"result/accuracy": 0.75, "result/by_digits/2": 1}),
+    ]
     assert metrics[1][1]["samples"]["_value"] == [
         {"id": "a", "correct": True, "steps": '["1|1=2"]', "text": None},
         {"id": "b", "correct": None, "steps": None, "text": "<b>\n"},
@@ -202,6 +207,7 @@ def test_tensorboard_receives_everything_and_no_secret(folder):
     events.Reload()
     assert {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]} == {
         "train/loss": [(10, 2.5)],
+        "stage_3/train/loss": [(10, 2.5)],
         "result/accuracy": [(10, 0.75)],
         "result/by_digits/2": [(10, 1.0)],
     }
