@@ -63,7 +63,7 @@ def job(door: str, overrides: list[str], is_sweep: bool = False) -> Job:
     check(config)
     plain = OmegaConf.to_container(composed)
     name = getattr(config, "name", None)
-    readable = [re.sub(r"^(\w+)='(\d+)'$", r"\1=\2", text) for text in overrides]
+    readable = [re.sub(r"^([\w.]+)='([\w./-]+)'$", r"\1=\2", text) for text in overrides]
     return Job(config, typing.cast(dict[str, Any], plain), name or slug(overrides), door, readable, is_sweep)
 
 

@@ -140,7 +140,7 @@ def _stages(plot: _Plot, spans: Sequence[Span], bottom: float) -> str:
     parts = []
     for span in spans:
         start, end = plot.x(max(span.first - 1, 0)), plot.x(span.last)
-        name = next((name for name in span.names if len(name) * CHARACTER <= end - start), span.names[-1])
+        name = next((name for name in span.names if len(name) * CHARACTER <= end - start), "")
         parts.append(f'<line class="boundary" x1="{_number(start)}" x2="{_number(start)}" y1="8" y2="{bottom}"/>')
         parts.append(_text(start + 5, 16, name, "stage"))
     return "".join(parts)
