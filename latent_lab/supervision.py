@@ -4,6 +4,8 @@ The idea of SIM-CoT (arXiv 2509.20317): without it nothing tells a thought which
 answering; after training the decoder serves as a reader of thoughts.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -13,18 +15,18 @@ from latent_lab.reasoner import LatentReasoner
 from latent_lab.sequences import IGNORE
 
 
-class StepDecoder(nn.Module):
+class StepDecoder(nn.Module, ABC):
     """Writes a text of at most ``longest`` tokens from one thought; the two kinds below differ in how."""
 
     longest: int
 
+    @abstractmethod
     def logits(self, thoughts: Tensor, texts: Tensor) -> Tensor:
         """``[n, width]`` and ``[n, length]`` token ids (-100 after their end) to logits ``[n, length, vocabulary]``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, thoughts: Tensor, end: int) -> Tensor:
         """Write freely from thoughts ``[n, width]``: ids ``[n, longest]``; after the first ``end`` everything is ``end``."""
-        raise NotImplementedError
 
     def loss_sum(self, thoughts: Tensor, texts: Tensor) -> Tensor:
         """Cross-entropy of the texts, summed over their tokens; 0 (with gradients) where there are none."""
