@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import MISSING
 
 from latent_lab.problems import SPLITS
@@ -184,9 +185,21 @@ class EvalConfig:
 
     @property
     def run_folder(self) -> Path:
-        """The folder ``run`` stands for: a path as given if a run is there, else a name below ``outputs``."""
-        path = Path(self.run).expanduser()
-        return path if (path / CONFIG).is_file() else Path(self.outputs) / self.run
+        """The folder ``run`` stands for: a path as given if a run is there, else a name below ``outputs``.
+
+        The folder of an evaluation stands for the run that it graded, so ``run=outputs/demo`` is what ``make demo`` trained.
+        """
+        path = self._folder(self.run)
+        stored = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8")) if (path / CONFIG).is_file() else None
+        graded = stored.get("run") if isinstance(stored, dict) else None
+        if not graded:
+            return path
+        beside = path.parent / graded  # found wherever the command is given, where both lie below the same outputs
+        return beside if (beside / CONFIG).is_file() else self._folder(graded)
+
+    def _folder(self, run: str) -> Path:
+        path = Path(run).expanduser()
+        return path if (path / CONFIG).is_file() else Path(self.outputs) / run
 
 
 def check(config: TrainConfig | EvalConfig) -> None:

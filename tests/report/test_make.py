@@ -103,3 +103,13 @@ def test_stage_spans_run_from_the_step_after_the_stage_before_to_the_last_of_the
 def test_numbers_out_of_range_are_refused(override: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         job("eval", [f"run={tmp_path}", "task=report", override])
+
+
+def test_the_folder_of_a_report_stands_for_the_run_it_graded(
+    reported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, out = reported
+    monkeypatch.chdir(tmp_path)
+    assert job("eval", [f"run={out}"]).config.run_folder == out.parent / "supervised"
+    graded = evaluate(out, "task=answers", "limit=3", f"out={tmp_path / 'again'}")
+    assert graded["accuracy"]["n"] == 3
