@@ -58,6 +58,8 @@ def door(name: str, work: Work) -> None:
             only = job(name, overrides)
             prepare_process()
             work(only)
+    except BrokenPipeError:  # the reader of --help | head has seen enough; nothing more may be flushed into the closed pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command continues where the last checkpoint was saved\n")
         sys.exit(130)

@@ -255,3 +255,10 @@ def test_a_failing_job_in_the_middle_costs_only_itself(
     assert sorted(times(tmp_path / "outputs")) == ["a", "c"]
     assert caplog.messages[-1] == "1 of 3 jobs failed: b"
     assert [path.name for path in blocked.iterdir()] == ["notes.txt"]
+
+
+def test_help_may_be_cut_short_by_its_reader() -> None:
+    command = f"{sys.executable} -m latent_lab.train --help | head -n 1"
+    ended = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert ended.stdout == "Train a language model to think in continuous vectors.\n"
+    assert ended.stderr == ""
