@@ -241,7 +241,7 @@ def reading_content(result: dict[str, Any]) -> dict[str, Any]:
 def notes(result: dict[str, Any], trained: TrainConfig) -> list[str]:
     """What a sceptic should know."""
     lines = [
-        f"One seed ({trained.seed}), one model. Problems of the {result['split']} split selected nothing: the weights are the "
+        f"One seed ({trained.seed}), one model. No weights were chosen on the {result['split']} split: they are the "
         "best by validation accuracy.",
         "Answers are greedy and must stop by themselves; one that does not stop, or holds no answer, counts as wrong "
         f"({result['not_stopped']} and {result['no_answer']} here). Every prompt has the same number of thoughts.",
