@@ -7,7 +7,7 @@ other markers; the order of edges and candidates is drawn anew for every epoch.
 
 import random
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from latent_lab.problems import DataError, Problem
 from latent_lab.sequences import ANSWER_NODE, Encoded, LatentTokens, Part, Role, Sequence, Tokenizer, lay
@@ -33,6 +33,8 @@ class GraphCurriculum(Curriculum):
     (Coconut-BFS)."""
     shuffle: bool = True
     """Draw the order of edges and candidates anew for every epoch."""
+    relabel: bool = False
+    """Draw the numbers of a graph's nodes anew for every epoch, too: no graph can be learned by heart, however few there are."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,18 +75,18 @@ class GraphCurriculum(Curriculum):
 
     def sequence(self, problem: Encoded, tokens: LatentTokens, stage: int, draw: str | None = None) -> Sequence:
         """See :class:`latent_lab.stages.base.Stage`."""
-        rng = random.Random(f"graph/{draw}/{stage}/{problem.id}") if draw is not None else None
-        parts: list[Part] = [(Role.QUESTION, self._question(problem, rng), False)]
+        if draw is not None:
+            problem = self._drawn(problem, random.Random(f"graph/{draw}/{stage}/{problem.id}"))
+        parts: list[Part] = [(Role.QUESTION, problem.question, False)]
         if self.kind in ("cot", "no_cot"):
-            chain = self._path(problem, rng) if self.kind == "cot" else ()
+            chain = tuple(node for step in problem.steps for node in step) if self.kind == "cot" else ()
             return lay(problem, [*parts, (Role.STEP, chain, True), (Role.ANSWER, problem.answer, True)])
         done = self.stage_of(problem, stage, draw)
         slots = self._slots(problem, done)
         if self.has_slots:
             parts.append((Role.LATENT, (tokens.latent,) * len(slots), self.train_stop))
         if done < len(problem.steps):
-            label = rng.choice(problem.targets[done]) if rng else problem.steps[done][0]
-            parts.append((Role.STEP, (label,), True))
+            parts.append((Role.STEP, problem.steps[done], True))
         else:
             parts.append((Role.END, problem.answer[: problem.prefix], self.train_stop))
             parts.append((Role.ANSWER, problem.answer[problem.prefix :], True))
@@ -117,30 +119,50 @@ class GraphCurriculum(Curriculum):
             slots += [None] * (self.num_slots(done) - len(slots))
         return slots
 
-    def _question(self, problem: Encoded, rng: random.Random | None) -> tuple[int, ...]:
+    def _drawn(self, problem: Encoded, rng: random.Random) -> Encoded:
+        """The problem as one epoch sees it: the order of its edges, the numbers of its nodes, and the nodes to be named."""
+        if self.relabel:
+            problem = renumbered(problem, rng)
+        chain = self._path(problem, rng) if self.kind == "cot" else [rng.choice(nodes) for nodes in problem.targets]
+        question = self._question(problem, rng) if self.shuffle else problem.question
+        return replace(problem, question=question, steps=tuple((node,) for node in chain))
+
+    def _question(self, problem: Encoded, rng: random.Random) -> tuple[int, ...]:
         """The question with its edges and candidates in an order of their own."""
-        if rng is None or not self.shuffle:
-            return problem.question
-        first, *body = problem.question[:-TAIL]
+        first, bar = problem.question[0], problem.question[3:4]
         ask, a, b, root_mark, root = problem.question[-TAIL:]
-        edges = [tuple(body[i : i + 2]) for i in range(0, len(body), 3)]
+        edges = edges_of(problem)
         rng.shuffle(edges)
         if rng.random() < 0.5:
             a, b = b, a
-        bar = body[2:3]
         laid = [token for edge in edges for token in (*bar, *edge)][len(bar) :]
         return (first, *laid, ask, a, b, root_mark, root)
 
-    def _path(self, problem: Encoded, rng: random.Random | None) -> tuple[int, ...]:
-        """A shortest path from the root to the target: the one given, or one drawn."""
-        if rng is None:
-            return tuple(step[0] for step in problem.steps)
-        body = problem.question[1:-TAIL]
-        edges = {body[i : i + 2] for i in range(0, len(body), 3)}
+    def _path(self, problem: Encoded, rng: random.Random) -> list[int]:
+        """A shortest path from the root to the target."""
+        edges = set(edges_of(problem))
         path = [problem.question[-1]]
         for nodes in problem.targets:
             path.append(rng.choice([node for node in nodes if (path[-1], node) in edges]))
-        return tuple(path[1:])
+        return path[1:]
+
+
+def edges_of(problem: Encoded) -> list[tuple[int, int]]:
+    """The edges of a question, as pairs of tokens."""
+    body = problem.question[1:-TAIL]
+    return [(body[i], body[i + 1]) for i in range(0, len(body), 3)]
+
+
+def renumbered(problem: Encoded, rng: random.Random) -> Encoded:
+    """The same graph with the numbers of its nodes permuted."""
+    nodes = sorted({node for edge in edges_of(problem) for node in edge})
+    new = dict(zip(nodes, rng.sample(nodes, len(nodes)), strict=True))
+
+    def named(tokens: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(new.get(token, token) for token in tokens)
+
+    question, steps, targets = named(problem.question), map(named, problem.steps), map(named, problem.targets)
+    return replace(problem, question=question, steps=tuple(steps), answer=named(problem.answer), targets=tuple(targets))
 
 
 def is_written_in_symbols(words: Seq[str]) -> bool:
