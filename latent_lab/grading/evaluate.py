@@ -14,7 +14,8 @@ from torch import Tensor
 
 from latent_lab.backbone import MARKERS, Backbone
 from latent_lab.batching import Batch, collate
-from latent_lab.grading.answers import digits_right, extract, is_equal, is_integer, normalise
+from latent_lab.grading.answers import digits_right, is_equal, is_integer, normalise
+from latent_lab.grading.extraction import extract
 from latent_lab.grading.statistics import mean_interval, wilson
 from latent_lab.problems import Problem
 from latent_lab.problems.arithmetic import sum_asked
