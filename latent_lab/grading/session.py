@@ -98,6 +98,7 @@ def session(job: Job, task: Answers) -> Iterator[Session]:
                 rank=at.process_index,
                 world=at.num_processes,
                 thoughts_by=trained.stage.thoughts_by if task.thoughts == "as_trained" else task.thoughts,
+                grading=task.grading(trained.stage.extractors),
             )
             if run.result is None:
                 run.track(config.tracker, job_type="eval", group=job.group)
