@@ -1,8 +1,8 @@
 """The arithmetic tool: a model's chain computed again exactly, so that planning and execution can be told apart.
 
 A number that an earlier step wrote as its result is replaced, where a later step uses it, by what that step really comes to. It
-is replaced as a number with its sign, never as a piece of text: a 3 is no part of 13. Specification: a correction of the
-published solver, which is in :mod:`latent_lab.grading.published`.
+is replaced as a number with its sign, never as a piece of text: a 3 is no part of 13. It corrects the solver of the published
+GSM-Hard study, which is in :mod:`latent_lab.grading.published`.
 """
 
 from collections import Counter
@@ -25,7 +25,7 @@ class Checked:
     step: WrittenStep
     verdict: str
     """``ok``: the left side as it was written comes to the right one, at its printed precision; ``wrong``: it does not;
-    ``invalid``: a side has no value."""
+    ``invalid``: a side has no value, or the left one has none with earlier results repaired."""
     given: Fraction | None
     """The right side."""
     value: Fraction | None

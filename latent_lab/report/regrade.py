@@ -140,7 +140,7 @@ def output(row: Row) -> Output:
 
 
 def field(record: dict[str, Any], name: str, where: str) -> str:
-    """A field of a record as text; only an answer may be a number, or null where none was found."""
+    """A field of a record as text that can be written; only an answer may be a number, or null where none was found."""
     if name not in record:
         raise DataError(f"{where}, field '{name}': missing among {names(record)}; every row has {', '.join(FIELDS)}")
     value = record[name]
@@ -150,7 +150,7 @@ def field(record: dict[str, Any], name: str, where: str) -> str:
         return str(value)
     if not isinstance(value, str):
         raise wrong(value, name, where, "text" if name in ("question", "text_output") else "text or a number")
-    return value
+    return value.encode(errors="replace").decode()  # a tokenizer may cut a character in half
 
 
 def as_decimal(answer: str) -> str:

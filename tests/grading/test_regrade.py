@@ -189,6 +189,17 @@ def test_the_same_again_is_taken_from_the_folder_and_a_changed_file_is_not(tmp_p
     assert regraded(tmp_path, ROWS[:3], "overwrite=true")["n"] == 3
 
 
+@pytest.mark.timeout(60)  # seconds, where a machine needs a few: only a hang reaches it
+def test_hostile_outputs_are_graded_like_any_other(tmp_path: Path) -> None:
+    texts = ["9**9**9", "<<9**9**9=1>>", "__import__('os').system('x')", "half \ud800 a character", "<<1/0=1>>", "<<٣+٤=٧>>"]
+    texts += ["9" * 10**6, "<<" + "9" * 10**6 + "=1>>", "(" * 10**4, "<<1+1=3>>" * 10**3, "\x00"]
+    rows = [changed(text_output=text, answer_output=text) for text in texts]
+    result = regraded(tmp_path, rows)
+    assert (result["n"], result["corrected"]["table"][3]) == (len(texts), len(texts))
+    written = [json.loads(line) for line in (tmp_path / "out/samples.jsonl").read_text().splitlines()]
+    assert written[3]["answer"] == "half ? a character"
+
+
 @pytest.mark.parametrize(
     ("answer", "decimal"),
     [("2/3", "0.6666666666666666"), ("-10/4", "-2.5"), ("7", "7"), ("", ""), ("1/0", "1/0"), ("a/b", "a/b")],
