@@ -92,9 +92,7 @@ class Equivalence:
             if not 0 <= (value := getattr(self, name)) < float("inf"):
                 raise ValueError(f"{name}={value}: allowed are 0 (the same number) and more")
             if value and self.rule != "numeric":
-                raise ValueError(
-                    f"{name}={value}: the rule {self.rule} has no tolerance of its own to set; allowed are 0, or numeric"
-                )
+                raise ValueError(f"{name}={value}: the rule {self.rule} has no tolerance to set; allowed are 0, or numeric")
         if self.scale is not None and not (self.absolute and 0 < self.scale < float("inf")):
             raise ValueError(
                 f"scale={self.scale}: allowed are numbers above 0, beside an absolute tolerance that they limit, or null"

@@ -26,6 +26,7 @@ BODY = re.compile(
 LATEX = {r"\$": "$", r"\%": "%", "{,}": ",", r"\,": "", r"\!": "", r"\ ": " ", "~": " ", "\u2212": "-", "\u00a0": " "}
 """Other ways to write what stands on the right; of signs, only the true minus besides the hyphen."""
 WRAPPED = re.compile(r"\$(?P<a>[^$]*)\$|\\\((?P<b>.*)\\\)|\\boxed\{(?P<c>[^{}]*(?:\{[^{}]*\}[^{}]*)*)\}|\*\*(?P<d>[^*]*)\*\*")
+UPRIGHT = re.compile(r"\\(?:text|mathrm|mbox) ?\{([^{}]*)\}")
 SIGN = re.compile(r"(?:US|A|C)?[$€£¥₹] ?[-+] ?|(?:[-+] ?)?(?:(?:US|A|C)?[$€£¥₹] ?)?")
 POWERS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 MOST_WORDS = 6
@@ -82,7 +83,7 @@ def _value(match: re.Match[str]) -> Fraction | None:
 def _factor(rest: str, percent: bool) -> Fraction | None:
     """What stands after a number multiplies it: a unit by 1, a million by a million; None: it is no unit."""
     glued = rest[:1].isalpha()
-    rest = re.sub(r"\\(?:text|mathrm|mbox) ?\{([^{}]*)\}", r"\1", rest).strip()
+    rest = UPRIGHT.sub(r"\1", rest).strip()
     if rest in ("%", "percent", "per cent"):
         return Fraction(1, 100) if percent else Fraction(1)
     words = rest.split()
