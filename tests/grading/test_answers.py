@@ -1,6 +1,7 @@
 """When two answers are the same, by each rule, and what a text is worth."""
 
 import json
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -203,6 +204,22 @@ def test_published_rows_by_published_and_by_exact_rules(data_folder):
     assert right(Equivalence("exact")) == 47
     # What the tolerance of 1 adds are small gold answers, and no others.
     assert right(Equivalence("numeric", absolute=1, scale=1e-6)) == 47
+
+
+def test_published_outputs_by_what_became_of_them(data_folder):
+    """61 were cut off before their answer, and 4 end with a bare mark: these are not wrong, they say nothing."""
+    rows = json.loads((data_folder / "gsm_outputs" / "gpt2_cot_gsm_hard.json").read_text(encoding="utf-8"))
+    grading = Grading(equivalence=Equivalence("numeric", relative=1e-6))
+    verdicts = []
+    for row in rows:
+        written = row["text_output"].removeprefix(row["question"])
+        verdicts.append(grading.verdict(written, row["answer"], truncated="###" not in written))
+        # What the study took for the answer is what this finds, where there is one.
+        assert verdicts[-1].answer is None or verdicts[-1].answer.replace(",", "") == row["answer_output"]
+    counted = Counter((verdict.status, verdict.reason) for verdict in verdicts)
+    assert counted == {
+        ("right", None): 47, ("wrong", None): 548, ("unscored", "truncated"): 61, ("unscored", "no_answer"): 4
+    }  # fmt: skip
 
 
 def test_settings_a_rule_has_no_use_for_are_refused():

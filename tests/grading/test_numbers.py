@@ -64,7 +64,7 @@ def test_fractions(text: str, value: Fraction | int | None) -> None:
     [
         "$18", "18 dollars", "18 apples", "18apples", "18 apples.", "$18.00", "$ 18", "US$18", "18€", "€18", "18 km/h", "18 cm^2",
         "18 m²", "18 m", "18g", "18 °C", "18 children's toys", "18 a day", "**18**", r"\$18", r"\boxed{18}", r"\(18\)", "$18$",
-        r"18 \text{ apples}", r"18\,", "18%", r"18\%", "18 percent",
+        r"18 \text{ apples}", r"\text{18}", r"\boxed{18\text{ cm}}", r"18\,", "18%", r"18\%", "18 percent",
     ],
 )  # fmt: skip
 def test_currency_units_and_dress_are_no_part_of_the_number(text: str) -> None:
@@ -79,6 +79,7 @@ def test_large_numbers_in_words() -> None:
     assert number("1.5 million") == 1_500_000
     assert number("18 thousand dollars") == 18_000
     assert number("2 hundred") == 200
+    assert number("1 1/2 dozen eggs") == 18
 
 
 def test_percent_is_a_unit_unless_it_is_asked_for() -> None:
