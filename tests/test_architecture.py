@@ -43,7 +43,7 @@ ROOMS: dict[tuple[str, ...], set[str]] = {
     ("matplotlib",): {"report.card_figure", "report.table_figure", "report.confusion_figure"},
     ("datasets",): {"problems.hub"},
     ("pyarrow",): {"problems.files"},
-    ("math_verify", "sympy"): {"grading.symbolic"},
+    ("math_verify",): {"grading.symbolic"},
 }
 """Outside libraries, and the only modules that import them."""
 
