@@ -242,13 +242,13 @@ def grading(outputs: Sequence[Output], tool: str, rule: str, group: str, value: 
     """Some outputs without and with a tool under a rule."""
     without, with_tool = ([each.is_right(way, rule) for each in outputs] for way in (None, tool))
     compared = comparison(without, with_tool, seed)
-    names = {"first": "original", "second": "with_tool"}
+    columns = {"first": "original", "second": "with_tool"}
     return {
         "tool": tool,
         "rule": rule,
         "group": group,
         "value": value,
-        **{names.get(key, key): what for key, what in compared.items()},
+        **{columns.get(key, key): what for key, what in compared.items()},
         "errors": errors(outputs, tool, rule),
     }
 

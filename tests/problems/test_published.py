@@ -331,3 +331,9 @@ def test_published_gsm_hard(data_folder: Path):
     assert (problems[0].answer, problems[1].answer) == ("-9867630", "3431580")
     assert not any("e" in problem.answer for problem in problems)
     assert not any(problem.steps for problem in problems)
+
+
+def test_published_platinum(data_folder: Path):
+    if not (data_folder / "gsm8k_platinum").is_dir():
+        pytest.skip(f"GSM8K-Platinum is not at {data_folder}/gsm8k_platinum")
+    assert len(dataset("gsm8k_platinum", path=data_folder / "gsm8k_platinum").load("test")) == 1_209
