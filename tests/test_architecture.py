@@ -199,6 +199,7 @@ def test_what_the_command_line_needs_is_imported_without_torch() -> None:
     names = ["config", "train", "eval", "stages.curriculum", "grading.task", "tracking", "problems.gsm8k", "backbone", "run"]
     names += ["problems.competition", "problems.checks", "report.card_task", "report.table_task", "report.table_runs"]
     names += ["grading.repair", "grading.published", "problems.gsm_hard", "report.regrade_task", "report.regrade"]
+    names += ["grading.answers", "grading.agreement"]
     command = "import sys, importlib\nfor name in sys.argv[1:]:\n    importlib.import_module('latent_lab.' + name)\n"
     command += "    assert not {'torch', 'transformers', 'accelerate'} & set(sys.modules), name\n"
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}

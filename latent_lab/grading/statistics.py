@@ -159,7 +159,10 @@ def mcnemar(first_only: int, second_only: int) -> float:
     if first_only < 0 or second_only < 0:
         raise ValueError(f"first_only={first_only}, second_only={second_only}: allowed are counts, 0 and more")
     n = first_only + second_only
-    tail = sum(math.comb(n, k) for k in range(min(first_only, second_only) + 1))
+    tail = ways = 1
+    for k in range(min(first_only, second_only)):
+        ways = ways * (n - k) // (k + 1)  # n over k + 1
+        tail += ways
     return min(1.0, 2 * tail / 2**n)
 
 

@@ -78,8 +78,8 @@ def test_a_run_is_named_by_what_it_is_and_holds_what_it_should(first: Path) -> N
 def test_the_result_of_training(first: Path) -> None:
     found = result(first)
     assert list(found) == [
-        "split", "accuracy", "digits_right", "no_answer", "not_stopped", "tokens_per_answer", "thoughts_per_answer",
-        "by_steps", "by_digits", "by_carries", "floors", "teacher_forced_exact",
+        "split", "accuracy", "accuracy_of_scored", "unscored", "digits_right", "no_answer", "not_stopped", "tokens_per_answer",
+        "thoughts_per_answer", "by_steps", "by_digits", "by_carries", "floors", "teacher_forced_exact",
         "seed", "stages", "steps", "best_step", "parameters", "train_problems", "seconds",
     ]  # fmt: skip
     assert (found["split"], found["accuracy"]["n"], found["stages"]) == ("valid", 17, [0])
@@ -293,9 +293,9 @@ def graded(learned: Path) -> dict[str, Any]:
 
 def test_the_result_of_an_evaluation(learned: Path, graded: dict[str, Any]) -> None:
     assert list(graded) == [
-        "task", "run", "split", "accuracy", "digits_right", "no_answer", "not_stopped", "tokens_per_answer",
-        "thoughts_per_answer", "by_steps", "floors", "teacher_forced_exact", "chain_tokens", "seen_in_training", "slots",
-        "stage", "training_seed", "seconds",
+        "task", "run", "split", "accuracy", "accuracy_of_scored", "unscored", "digits_right", "no_answer", "not_stopped",
+        "tokens_per_answer", "thoughts_per_answer", "by_steps", "floors", "teacher_forced_exact", "chain_tokens",
+        "seen_in_training", "slots", "stage", "training_seed", "seconds",
     ]  # fmt: skip
     assert (graded["task"], graded["run"], graded["split"], graded["slots"], graded["stage"]) == (
         "answers", str(learned), "test", 2, 2,

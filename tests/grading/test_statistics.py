@@ -192,7 +192,9 @@ def test_a_statistic_may_be_undefined():
 # Pairs
 
 
-@pytest.mark.parametrize(("first", "second"), [(0, 0), (0, 1), (1, 1), (8, 81), (3, 13), (26, 15), (96, 22), (500, 400)])
+@pytest.mark.parametrize(
+    ("first", "second"), [(0, 0), (0, 1), (1, 1), (8, 81), (3, 13), (26, 15), (96, 22), (500, 400), (3_000, 3_200)]
+)
 def test_mcnemar_is_the_exact_binomial_test(first, second):
     p = mcnemar(first, second)
     assert p == mcnemar(second, first)
