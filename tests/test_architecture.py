@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "latent_lab"
 
 LAYERS = (
     ("files", "provenance", "progress"),
-    ("problems", "run", "tracking", "weights"),
+    ("problems", "run", "tracking", "weights", "calls"),
     ("config", "sequences", "loop", "recompute", "symbols"),
     ("overrides", "backbone", "batching", "schedule", "passes"),
     ("compose", "reasoner", "adapters", "card"),
@@ -43,6 +43,7 @@ ROOMS: dict[tuple[str, ...], set[str]] = {
     ("matplotlib",): {"report.card_figure", "report.table_figure"},
     ("datasets",): {"problems.hub"},
     ("pyarrow",): {"problems.files"},
+    ("openai", "tenacity", "aiolimiter"): {"calls.client"},
 }
 """Outside libraries, and the only modules that import them."""
 
@@ -197,6 +198,7 @@ def test_only_the_reasoner_and_what_recomputes_its_layers_know_the_cache() -> No
 def test_what_the_command_line_needs_is_imported_without_torch() -> None:
     names = ["config", "train", "eval", "stages.curriculum", "grading.task", "tracking", "problems.gsm8k", "backbone", "run"]
     names += ["problems.competition", "problems.checks", "report.card_task", "report.table_task", "report.table_runs"]
+    names += ["calls.server", "calls.ledger", "calls.client"]
     command = "import sys, importlib\nfor name in sys.argv[1:]:\n    importlib.import_module('latent_lab.' + name)\n"
     command += "    assert not {'torch', 'transformers', 'accelerate'} & set(sys.modules), name\n"
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
