@@ -1,11 +1,10 @@
 """The rows of a table: what the seeds of a group amount to, with intervals; and the table as Markdown. Pure functions."""
 
-import math
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from latent_lab.grading.statistics import Interval, wilson
+from latent_lab.grading.statistics import t_interval, wilson
 
 OVER_SEEDS, OVER_PROBLEMS = "over seeds", "over problems"
 FLOORS = {
@@ -16,41 +15,6 @@ FLOORS = {
 }
 """Headings of the floors, in the order of their columns."""
 NOTHING = "-"
-
-
-def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """The mean of two or more rates with its Student t-interval, cut off at 0 and 1.
-
-    Of seeds' accuracies it says where the mean over all seeds may lie, the problems staying the same.
-    """
-    mean, n = fmean(values), len(values)
-    variance = sum((value - mean) ** 2 for value in values) / (n - 1)
-    half = t_quantile((1 + confidence) / 2, n - 1) * math.sqrt(variance / n)
-    return Interval(mean, n, max(0.0, mean - half), min(1.0, mean + half))
-
-
-def t_quantile(probability: float, degrees: int) -> float:
-    """The t that Student's distribution with so many degrees of freedom stays below with a probability of 1/2 to below 1.
-
-    The distribution has a closed form in the angle whose tangent is t / sqrt(degrees) (Abramowitz and Stegun, 26.7.3 and 26.7.4);
-    the angle is found by bisection.
-    """
-    low, high = 0.0, math.pi / 2
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if within(middle, degrees) < 2 * probability - 1 else (low, middle)
-    return math.sqrt(degrees) * math.tan(low)
-
-
-def within(angle: float, degrees: int) -> float:
-    """The probability that |t| is less than sqrt(degrees) * tan(angle)."""
-    sine, cosine = math.sin(angle), math.cos(angle)
-    is_odd = degrees % 2
-    term, total = (cosine, 0.0) if is_odd else (1.0, 0.0)
-    for k in range(1 + is_odd, degrees, 2):  # each term is the one before times cos^2 * k / (k + 1)
-        total += term
-        term *= cosine**2 * k / (k + 1)
-    return 2 / math.pi * (angle + sine * total) if is_odd else sine * total
 
 
 def row(

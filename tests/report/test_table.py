@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
-from scipy import stats
 
 from latent_lab.config import ConfigError
 from latent_lab.grading.statistics import wilson
 from latent_lab.job import Job, job
 from latent_lab.overrides import slug
 from latent_lab.problems import DataError
-from latent_lab.report.table_rows import cells_of, floors_of, in_words, markdown, row, rule_row, t_interval, t_quantile
+from latent_lab.report.table_rows import cells_of, floors_of, in_words, markdown, row, rule_row
 from latent_lab.report.table_runs import Group, groups, without_prefix, without_seed
 from latent_lab.run import RunConflict
 from tests.tiny import evaluate, result, train
@@ -75,28 +74,6 @@ def refused(outputs: Path, *overrides: str) -> str:
     with pytest.raises(ConfigError) as error:
         table(outputs, *overrides)
     return str(error.value)
-
-
-# The t-interval
-
-
-@pytest.mark.parametrize("degrees", [*range(1, 31), 99, 1000])
-def test_quantiles_are_those_of_scipy(degrees: int) -> None:
-    for probability in (0.5, 0.6, 0.9, 0.975, 0.995, 0.9999):
-        assert t_quantile(probability, degrees) == pytest.approx(stats.t.ppf(probability, degrees), rel=1e-9, abs=1e-12)
-
-
-def test_the_interval_of_three_seeds_is_that_of_scipy_and_of_the_hand() -> None:
-    rates = [0.5, 0.6, 0.7]
-    interval = t_interval(rates)
-    # mean 0.6, standard deviation 0.1, t(0.975, 2) = 4.302653: half 4.302653 * 0.1 / sqrt(3)
-    assert (interval.value, interval.n) == (pytest.approx(0.6), 3)
-    assert (interval.low, interval.high) == (pytest.approx(0.6 - 0.248414, abs=1e-6), pytest.approx(0.6 + 0.248414, abs=1e-6))
-    assert (interval.low, interval.high) == pytest.approx(stats.t.interval(0.95, 2, loc=0.6, scale=stats.sem(rates)))
-
-
-def test_no_interval_reaches_past_what_a_rate_can_be() -> None:
-    assert (t_interval([0.9, 1.0]).high, t_interval([0.0, 0.1]).low) == (1.0, 0.0)
 
 
 # Rows
