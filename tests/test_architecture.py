@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "latent_lab"
 
 LAYERS = (
-    ("files", "provenance", "progress"),
+    ("files", "provenance", "progress", "exact"),
     ("problems", "run", "tracking", "weights", "calls"),
     ("config", "sequences", "loop", "recompute", "symbols"),
     ("overrides", "backbone", "batching", "schedule", "passes"),
@@ -199,6 +199,7 @@ def test_what_the_command_line_needs_is_imported_without_torch() -> None:
     names = ["config", "train", "eval", "stages.curriculum", "grading.task", "tracking", "problems.gsm8k", "backbone", "run"]
     names += ["problems.competition", "problems.checks", "report.card_task", "report.table_task", "report.table_runs"]
     names += ["calls.server", "calls.ledger", "calls.client"]
+    names += ["grading.repair", "grading.published"]
     command = "import sys, importlib\nfor name in sys.argv[1:]:\n    importlib.import_module('latent_lab.' + name)\n"
     command += "    assert not {'torch', 'transformers', 'accelerate'} & set(sys.modules), name\n"
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
