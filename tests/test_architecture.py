@@ -198,7 +198,7 @@ def test_only_the_reasoner_and_what_recomputes_its_layers_know_the_cache() -> No
 def test_what_the_command_line_needs_is_imported_without_torch() -> None:
     names = ["config", "train", "eval", "stages.curriculum", "grading.task", "tracking", "problems.gsm8k", "backbone", "run"]
     names += ["problems.competition", "problems.checks", "report.card_task", "report.table_task", "report.table_runs"]
-    names += ["calls.server", "calls.ledger", "calls.client"]
+    names += ["calls.server", "calls.ledger", "calls.client", "grading.judges", "grading.judge"]
     names += ["grading.repair", "grading.published"]
     command = "import sys, importlib\nfor name in sys.argv[1:]:\n    importlib.import_module('latent_lab.' + name)\n"
     command += "    assert not {'torch', 'transformers', 'accelerate'} & set(sys.modules), name\n"

@@ -1,7 +1,7 @@
 """Which server is called, with which sampling, how fast, and for how much at most; imported without any library."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,8 +31,9 @@ class Server:
     """What the request calls ``max_tokens``: that, or ``max_completion_tokens`` (OpenAI's reasoning models)."""
     seed: int | None = 0
     """Seed of the first sample; the n-th is sent ``seed + n``. null sends none."""
-    extra: dict[str, Any] = field(default_factory=dict)
-    """Further fields of every request, such as ``{top_p: 0.9}``."""
+    # Any, because Hydra adds no key to what is typed as a dict; __post_init__ lets through nothing else.
+    extra: Any = None
+    """Further fields of every request, as in ``{top_p: 0.9}``; null: none."""
     timeout_s: float = 120.0
     """Longest time one call may take, in seconds, until its last byte."""
     max_in_flight: int = 8
@@ -66,7 +67,9 @@ class Server:
             )
         if self.limit_name not in LIMIT_NAMES:
             raise ValueError(f"limit_name={self.limit_name}: allowed are {', '.join(LIMIT_NAMES)}")
-        if twice := [name for name in self.extra if name in OWN_FIELDS]:
+        if self.extra is not None and not isinstance(self.extra, dict):
+            raise ValueError(f"extra={self.extra}: allowed are fields and values, as in {{top_p: 0.9}}")
+        if twice := [name for name in self.extra or () if name in OWN_FIELDS]:
             raise ValueError(f"extra={self.extra}: {twice[0]} has a setting of its own; allowed are all other fields")
         for name in ("max_tokens", "max_in_flight", "max_attempts"):
             if getattr(self, name) < 1:
@@ -97,7 +100,7 @@ class Server:
             params["temperature"] = self.temperature
         if self.seed is not None:
             params["seed"] = self.seed + sample
-        return params | self.extra
+        return params | (self.extra or {})
 
     def cost(self, prompt: int, cached: int, completion: int) -> float | None:
         """US dollars for a call's tokens (``cached`` is a part of ``prompt``); None where prices are not known."""

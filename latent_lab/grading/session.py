@@ -16,7 +16,8 @@ import yaml
 from latent_lab import checkpoint
 from latent_lab.backbone import ModelError
 from latent_lab.compose import typed
-from latent_lab.config import NOT_RESULT, EvalConfig, TrainConfig
+from latent_lab.config import NOT_RESULT, EvalConfig, Nothing, TrainConfig
+from latent_lab.grading import judge
 from latent_lab.grading.evaluate import Solver, floors, in_words, summary, teacher_forced
 from latent_lab.grading.task import Answers
 from latent_lab.job import Job
@@ -65,6 +66,16 @@ class Session:
         }
         return result, rows
 
+    def verdicts(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Have the wrong answers among graded rows judged: ``{"judge": ...}``, empty without a judge.
+
+        The main process alone asks, and alone knows: a call is paid for once.
+        """
+        chosen = self.config.judge
+        if isinstance(chosen, Nothing | None) or not self.run.is_main:
+            return {}
+        return {"judge": judge.judged(chosen, judge.wrong_cases(rows), self.run.folder, self.solver.reasoner.device)}
+
 
 @contextmanager
 def session(job: Job, task: Answers) -> Iterator[Session]:
@@ -111,11 +122,14 @@ def answers(task: Answers, job: Job) -> dict[str, Any]:
         if at.run.result is None:
             result, rows = at.score(at.problems, with_floors=task.floors)
             at.run.samples(rows)
+            result |= at.verdicts(rows)
             at.run.finish({"task": "answers", "run": at.config.run, "split": at.config.split, **result})
         else:
             log.info("%s is complete; its stored result is used (overwrite=true does it again)", at.run.folder)
     result = at.run.result or {}
     log.info("%s: %s", at.run.folder, in_words(result))
+    if "judge" in result:
+        log.info("%s: %s", at.run.folder, judge.in_words(result["judge"]))
     return result
 
 

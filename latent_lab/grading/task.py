@@ -1,7 +1,7 @@
 """``task=answers``: let a trained run answer a split by itself, and grade every answer beside its floors."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from latent_lab.job import Job
@@ -12,6 +12,8 @@ THOUGHTS = ("as_trained", "fixed", "model", "gold_chain_leak")
 @dataclass
 class Answers:
     """Free-running greedy answers, which must stop by themselves, on one split of a dataset."""
+
+    takes_judge: ClassVar[bool] = True
 
     num_slots: int | None = None
     """Latent slots of every prompt; null takes as many as the run was trained with at its last stage."""

@@ -315,6 +315,7 @@ def test_a_key_that_is_not_there_or_is_none(tmp_path: Path, monkeypatch: pytest.
         ({"base_url": "localhost:8000"}, "base_url=localhost:8000: allowed are addresses such as https://api.openai.com/v1"),
         ({"limit_name": "length"}, "limit_name=length: allowed are max_tokens, max_completion_tokens"),
         ({"extra": {"seed": 1}}, "extra={'seed': 1}: seed has a setting of its own; allowed are all other fields"),
+        ({"extra": "top_p"}, "extra=top_p: allowed are fields and values, as in {top_p: 0.9}"),
         ({"max_attempts": 0}, "max_attempts=0: allowed are 1 and more"),
         ({"requests_per_minute": 0}, "requests_per_minute=0: allowed are numbers above 0"),
         ({"timeout_s": 0}, "timeout_s=0: allowed are numbers above 0"),
