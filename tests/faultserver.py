@@ -69,6 +69,8 @@ class FaultServer:
         self.plan = plan or {}
         self.say = say or (lambda body: answer(f"echo {body['messages'][-1]['content']}"))
         self.seen: list[Seen] = []
+        self.wait = 0.0
+        """Seconds before each answer, besides what an act says."""
         self.in_flight = self.most_in_flight = 0
         self._done: dict[str, int] = defaultdict(int)
         self._lock = threading.Lock()
@@ -104,7 +106,7 @@ class FaultServer:
                 seen = Seen(time.monotonic(), self.path, self.headers.get("Authorization"), json.loads(raw))
                 act = server._next(seen)
                 try:
-                    time.sleep(act.wait)
+                    time.sleep(act.wait + server.wait)
                     self._do(act)
                 except (BrokenPipeError, ConnectionResetError):
                     self.close_connection = True

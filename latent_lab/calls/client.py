@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -77,16 +78,10 @@ class Client:
     """
 
     def __init__(self, server: Server, ledger: Ledger) -> None:
-        try:
-            import aiolimiter  # noqa: F401
-            import tenacity  # noqa: F401
-            from openai import AsyncOpenAI
-        except ImportError as error:
-            raise CallError(
-                f"calling a server takes {error.name}, which is not installed: pip install 'latent_lab[api]'"
-            ) from error
         self.server, self.ledger = server, ledger
-        self._key = api_key(server)
+        self._key = check_ready(server)
+        from openai import AsyncOpenAI
+
         for name in ("openai", "httpx", "httpx2"):  # a line of log for every call says nothing that the ledger does not
             logging.getLogger(name).setLevel(logging.WARNING)
         self._runner = asyncio.Runner()  # one loop for all batches, since connections and rates belong to a loop
@@ -273,8 +268,14 @@ class Client:
         )
 
 
-def api_key(server: Server) -> str | None:
-    """The key from the environment; CallError where the variable is not set or holds what no header can."""
+def check_ready(server: Server) -> str | None:
+    """Return the key from the environment (None: the server wants none) if calls can be made from here.
+
+    CallError where a library is not installed, the variable is not set, or it holds what no header can.
+    """
+    for library in ("openai", "tenacity", "aiolimiter"):
+        if find_spec(library) is None:
+            raise CallError(f"calling a server takes {library}, which is not installed: pip install 'latent_lab[api]'")
     if server.api_key_env is None:
         return None
     key = os.environ.get(server.api_key_env, "").strip()

@@ -64,6 +64,10 @@ class Asking(ABC):
         """The judges, in the order of their verdicts."""
 
     @abstractmethod
+    def check_ready(self) -> None:
+        """Raise a ValueError of this package where something is missing on this machine without which nobody can be asked."""
+
+    @abstractmethod
     def opened(self, folder: Path, device: "torch.device | str") -> AbstractContextManager[Ask]:
         """Make ready to ask. What is paid for is kept in ``folder``; a model in this process runs on ``device``."""
 
@@ -95,6 +99,12 @@ class OpenAIJudge(Asking, Server):
     def names(self) -> list[str]:
         """Every vote of every model."""
         return [name for model in (self.model, *self.more_models) for name in self._voters(model)]
+
+    def check_ready(self) -> None:
+        """The libraries, and the key."""
+        from latent_lab.calls.client import check_ready
+
+        check_ready(self)
 
     @contextmanager
     def opened(self, folder: Path, device: "torch.device | str") -> Iterator[Ask]:
@@ -163,6 +173,15 @@ class LocalJudge(Asking):
     def names(self) -> list[str]:
         """Every vote."""
         return self._voters(self.path)
+
+    def check_ready(self) -> None:
+        """The model."""
+        from transformers import AutoConfig
+
+        from latent_lab.grading.local_judge import found
+
+        with found(self.path):
+            AutoConfig.from_pretrained(self.path, revision=self.revision)
 
     @contextmanager
     def opened(self, folder: Path, device: "torch.device | str") -> Iterator[Ask]:

@@ -1,6 +1,7 @@
 """A chat with a Hugging Face causal language model in this process: batches of conversations in, replies out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,14 +26,9 @@ class Chat:
         """Load model and tokenizer; ModelError where there are none."""
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        try:
-            with no_bars():
-                tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, padding_side="left")
-                model = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=getattr(torch, dtype))
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            where = "a folder with config.json, weights and tokenizer, or a name on the hub that can be reached from here"
-            raise ModelError(f"judge.path: given {path!r}; allowed: {where} ({reason})") from error
+        with found(path):
+            tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, padding_side="left")
+            model = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=getattr(torch, dtype))
         if tokenizer.eos_token_id is None:
             raise ModelError(f"judge.path: the tokenizer of {path!r} has no end-of-text token, so replies could not stop")
         return cls(model.to(device).eval(), tokenizer)
@@ -99,3 +95,15 @@ class Chat:
             text = self.tokenizer.decode(new[:end], skip_special_tokens=True)
             verdicts.append(read_verdict(text, "length" if end is None else "stop"))
         return verdicts
+
+
+@contextmanager
+def found(path: str) -> Iterator[None]:
+    """Load something of a model inside; ModelError where there is none."""
+    try:
+        with no_bars():
+            yield
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        where = "a folder with config.json, weights and tokenizer, or a name on the hub that can be reached from here"
+        raise ModelError(f"judge.path: given {path!r}; allowed: {where} ({reason})") from error

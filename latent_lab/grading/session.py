@@ -19,6 +19,7 @@ from latent_lab.compose import typed
 from latent_lab.config import NOT_RESULT, EvalConfig, Nothing, TrainConfig
 from latent_lab.grading import judge
 from latent_lab.grading.evaluate import Solver, floors, in_words, summary, teacher_forced
+from latent_lab.grading.judges import Asking
 from latent_lab.grading.task import Answers
 from latent_lab.job import Job
 from latent_lab.problems import DataError, Problem
@@ -96,6 +97,8 @@ def session(job: Job, task: Answers) -> Iterator[Session]:
         folder = Path(config.out) if config.out else config.run_folder / "eval" / job.slug
         options = {"command": job.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
         with open_run_together(at, folder, {**job.plain, **identity}, **options) as run:
+            if run.result is None and isinstance(config.judge, Asking):
+                config.judge.check_ready()  # or the answers would wait for somebody who cannot be asked
             seed_everything(config.seed)
             backbone, info, decoder = checkpoint.load(config.run_folder / CHECKPOINT, getattr(trained.model, "dtype", "float32"))
             solver = Solver(
