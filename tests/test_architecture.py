@@ -44,6 +44,7 @@ ROOMS: dict[tuple[str, ...], set[str]] = {
     ("datasets",): {"problems.hub"},
     ("pyarrow",): {"problems.files"},
     ("openai", "tenacity", "aiolimiter"): {"calls.client"},
+    ("math_verify", "sympy"): {"grading.symbolic"},
 }
 """Outside libraries, and the only modules that import them."""
 

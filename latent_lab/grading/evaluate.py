@@ -14,7 +14,7 @@ from torch import Tensor
 
 from latent_lab.backbone import MARKERS, Backbone
 from latent_lab.batching import Batch, collate
-from latent_lab.grading.answers import digits_right, extract, is_equal, is_integer, normalise
+from latent_lab.grading.answers import REASONS, Equivalence, Grading, digits_right, is_integer, normalise
 from latent_lab.grading.statistics import mean_interval, wilson
 from latent_lab.problems import Problem
 from latent_lab.problems.arithmetic import sum_asked
@@ -28,6 +28,9 @@ CONTROLS = {
     "another_problem": "each thought is replaced by another problem's",
 }
 """Controls by name, and what they do to the thoughts; the model and the problems stay the same."""
+
+
+DEFAULT = Grading()
 
 
 class Layout(Protocol):
@@ -85,6 +88,8 @@ class Solver:
     thoughts_by: str = "fixed"
     """What decides how many slots a prompt has: ``fixed`` (``num_slots``), the ``model`` (until it says that it has thought
     enough, at most ``num_slots``), or ``gold_chain_leak``; see ``task.thoughts``."""
+    grading: Grading | None = None
+    """How answers are graded; None: as the layout says where they stand, and exactly."""
 
     @property
     def controls(self) -> tuple[str, ...]:
@@ -92,6 +97,11 @@ class Solver:
         if not self.num_slots:
             return ()
         return ("removed",) if self.reasoner.loop.feeds == "tokens" else tuple(CONTROLS)
+
+    @property
+    def rules(self) -> Grading:
+        """How answers are graded."""
+        return self.grading or Grading(self.layout.extractors)
 
     @property
     def room(self) -> int:
@@ -148,7 +158,7 @@ class Solver:
     ) -> list[dict[str, Any]]:
         """A graded row for each problem, in their order; ``encoded`` are the same problems."""
         replies = self.replies(encoded, control, quiet=quiet)
-        return [grade(p, r, self.layout.extractors) for p, r in zip(problems, replies, strict=True)]
+        return [grade(p, r, self.rules) for p, r in zip(problems, replies, strict=True)]
 
     def prompts(self, problems: Seq[Encoded], control: str | None = None) -> list[Sequence]:
         """Prompts of one batch; where the layout writes steps before thinking, the model writes them now."""
@@ -224,9 +234,9 @@ def evenly(items: Seq[Any], most: int) -> list[Seq[Any]]:
     return [items[len(items) * i // count : len(items) * (i + 1) // count] for i in range(count)]
 
 
-def grade(problem: Problem, reply: Reply, extractors: Seq[str] = ("marker",)) -> dict[str, Any]:
-    """Grade one reply; the row that goes to ``samples.jsonl``. ``correct`` is None where no answer could be found."""
-    found = extract(reply.text, extractors) if reply.stopped else None
+def grade(problem: Problem, reply: Reply, grading: Grading = DEFAULT) -> dict[str, Any]:
+    """Grade one reply; the row that goes to ``samples.jsonl``. ``correct`` is None where it is unscored, for a ``reason``."""
+    verdict = grading.verdict(reply.text, problem.answer, truncated=not reply.stopped)
     gold = normalise(problem.answer)
     known = sum_asked(problem.question) | problem.meta  # a file of sums does not say how many digits and carries they have
     return {
@@ -234,11 +244,14 @@ def grade(problem: Problem, reply: Reply, extractors: Seq[str] = ("marker",)) ->
         "question": problem.question,
         "gold": problem.answer,
         "output": reply.text,
-        "answer": found.answer if found else None,
-        "extractor": found.extractor if found else None,
-        "correct": is_equal(found.answer, problem.answer) if found else None,
-        "digits_right": digits_right(found.answer if found else "", gold) if is_integer(gold) else None,
+        "answer": verdict.answer,
+        "extractor": verdict.extractor,
+        "status": verdict.status,
+        "reason": verdict.reason,
+        "correct": verdict.correct,
+        "digits_right": digits_right(verdict.answer or "", gold) if is_integer(gold) else None,
         "stopped": reply.stopped,
+        "truncated": verdict.truncated,
         "tokens": reply.num_tokens,
         "thoughts": reply.num_thoughts,
         "steps": len(problem.steps),
@@ -247,7 +260,7 @@ def grade(problem: Problem, reply: Reply, extractors: Seq[str] = ("marker",)) ->
 
 
 def rate(rows: Seq[dict[str, Any]]) -> dict[str, Any]:
-    """Share of correct answers with its Wilson interval; a reply without an answer is not correct."""
+    """Share of correct answers with its Wilson interval; what is unscored is not correct."""
     return wilson(sum(row["correct"] is True for row in rows), len(rows)).as_dict()
 
 
@@ -257,13 +270,15 @@ def by(rows: Seq[dict[str, Any]], key: str) -> dict[str, Any]:
 
 
 def summary(rows: Seq[dict[str, Any]]) -> dict[str, Any]:
-    """What the graded rows amount to: exact match, digits, failures of form, cost, and the breakdowns."""
+    """What the graded rows amount to: accuracy of all and of the scored, digits, failures of form, cost, and the breakdowns."""
     digits = [row["digits_right"] for row in rows if row["digits_right"] is not None]
     count = max(len(rows), 1)
     return {
         "accuracy": rate(rows),
+        "accuracy_of_scored": rate([row for row in rows if row["correct"] is not None]),
+        "unscored": {reason: sum(row["reason"] == reason for row in rows) for reason in REASONS},
         "digits_right": mean_interval(digits).as_dict() if digits else None,
-        "no_answer": sum(row["correct"] is None for row in rows),
+        "no_answer": sum(row["answer"] is None for row in rows),
         "not_stopped": sum(not row["stopped"] for row in rows),
         "tokens_per_answer": sum(row["tokens"] for row in rows) / count,
         "thoughts_per_answer": sum(row["thoughts"] for row in rows) / count,
@@ -271,9 +286,10 @@ def summary(rows: Seq[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def majority(answer: str | None, problems: Seq[Problem]) -> dict[str, Any]:
+def majority(answer: str | None, problems: Seq[Problem], equivalence: Equivalence = DEFAULT.equivalence) -> dict[str, Any]:
     """What always giving the training split's most frequent answer would score."""
-    return wilson(sum(answer is not None and is_equal(answer, p.answer) for p in problems), len(problems)).as_dict()
+    right = sum(answer is not None and equivalence.same(answer, p.answer) is True for p in problems)
+    return wilson(right, len(problems)).as_dict()
 
 
 @torch.no_grad()
@@ -293,7 +309,7 @@ def teacher_forced(solver: Solver, sequences: Seq[Sequence]) -> dict[str, Any]:
 
 def floors(solver: Solver, encoded: Seq[Encoded], problems: Seq[Problem], majority_answer: str | None) -> dict[str, Any]:
     """What an accuracy must be held against: the majority answer, and the same model without its own thoughts."""
-    scores = {"majority": majority(majority_answer, problems)}
+    scores = {"majority": majority(majority_answer, problems, solver.rules.equivalence)}
     for control in solver.controls:
         scores[f"thoughts_{control}"] = rate(solver.graded(problems, encoded, control))
     return scores
@@ -306,4 +322,6 @@ def in_words(result: dict[str, Any]) -> str:
         return f"{100 * score['value']:.1f}% [{100 * score['low']:.1f}, {100 * score['high']:.1f}]"
 
     beside = ", ".join(f"{name.replace('_', ' ')} {100 * score['value']:.1f}%" for name, score in result["floors"].items())
-    return f"accuracy {shown(result['accuracy'])} of {result['accuracy']['n']} ({result['split']}); floors: {beside}"
+    unscored = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in result.get("unscored", {}).items() if count)
+    said = f"accuracy {shown(result['accuracy'])} of {result['accuracy']['n']} ({result['split']}); floors: {beside}"
+    return f"{said}; unscored: {unscored}" if unscored else said

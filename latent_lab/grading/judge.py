@@ -60,15 +60,15 @@ def by_rules(case: Case, is_right: IsRight = is_equal) -> Verdict:
 
 
 def judged(
-    judge: Judge, cases: Sequence[Case], folder: Path, device: "torch.device | str" = "cpu", is_right: IsRight = is_equal
+    judge: Judge, cases: Sequence[Case], rules: Votes, folder: Path, device: "torch.device | str" = "cpu"
 ) -> dict[str, Any]:
     """Judge wrong answers, write ``verdicts.jsonl`` into ``folder``, and return the summary for ``result.json``.
 
-    Judges other than the rules are compared with them on the calibration subset first, and asked about the rest after that.
-    Raises :class:`JudgeError` where too few replies came or the calibration failed, and BudgetSpent where a budget ends it; what
-    was paid for is kept in ``folder``, and the same call goes on from there.
+    ``rules`` are the verdicts of the arithmetic tool, as from :func:`by_rules`. Other judges are compared with them on the
+    calibration subset first, and asked about the rest after that. Raises :class:`JudgeError` where too few replies came or the
+    calibration failed, and BudgetSpent where a budget ends it; what was paid for is kept in ``folder``, and the same call goes on
+    from there.
     """
-    rules = [by_rules(case, is_right) for case in cases]
     if isinstance(judge, Rules):
         votes = [[verdict] for verdict in rules]
         write_lines(folder / VERDICTS, table(judge, cases, rules, votes))

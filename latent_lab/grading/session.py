@@ -75,7 +75,10 @@ class Session:
         chosen = self.config.judge
         if isinstance(chosen, Nothing | None) or not self.run.is_main:
             return {}
-        return {"judge": judge.judged(chosen, judge.wrong_cases(rows), self.run.folder, self.solver.reasoner.device)}
+        same = self.solver.rules.equivalence.same
+        cases = judge.wrong_cases(rows)
+        rules = [judge.by_rules(case, lambda given, gold: same(given, gold) is True) for case in cases]
+        return {"judge": judge.judged(chosen, cases, rules, self.run.folder, self.solver.reasoner.device)}
 
 
 @contextmanager
@@ -112,6 +115,7 @@ def session(job: Job, task: Answers) -> Iterator[Session]:
                 rank=at.process_index,
                 world=at.num_processes,
                 thoughts_by=trained.stage.thoughts_by if task.thoughts == "as_trained" else task.thoughts,
+                grading=task.grading(trained.stage.extractors),
             )
             if run.result is None:
                 run.track(config.tracker, job_type="eval", group=job.group)

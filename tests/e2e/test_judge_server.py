@@ -66,7 +66,7 @@ def test_the_rules_judge_at_no_cost(run: Path, tmp_path: Path) -> None:
 JUDGING = """
 import json, sys
 from pathlib import Path
-from latent_lab.grading.judge import judged
+from latent_lab.grading.judge import by_rules, judged
 from latent_lab.grading.judge_prompt import Case
 from latent_lab.grading.judges import OpenAIJudge
 
@@ -74,7 +74,7 @@ base_url, folder = sys.argv[1:]
 judge = OpenAIJudge(base_url=base_url, model="tiny", api_key_env="JUDGE_KEY", votes=2, temperature=1.0, calibration=5)
 judge.max_in_flight = 3
 cases = [Case(str(n), f"What is {n} times 8?", f"<<{n}*8={n + 8}>>\\n### {n + 8}", str(n + 8), str(n * 8)) for n in range(10, 30)]
-summary = judged(judge, cases, Path(folder))
+summary = judged(judge, cases, [by_rules(case) for case in cases], Path(folder))
 Path(folder, "summary.json").write_text(json.dumps(summary))
 """
 """A process that has twenty answers judged twice."""

@@ -1,6 +1,7 @@
 import pytest
 
-from latent_lab.grading.answers import Extracted, digits_right, extract, is_equal, normalise
+from latent_lab.grading.answers import digits_right, is_equal, normalise
+from latent_lab.grading.extraction import extract
 
 
 @pytest.mark.parametrize(
@@ -18,7 +19,9 @@ from latent_lab.grading.answers import Extracted, digits_right, extract, is_equa
     ],
 )
 def test_the_answer_is_what_follows_the_last_marker_in_its_line(text, answer):
-    assert extract(text) == Extracted(answer, extractor="marker")
+    found = extract(text)
+    assert (found.answer, found.extractor) == (answer, "marker")
+    assert text[slice(*found.span)] == answer
 
 
 @pytest.mark.parametrize("text", ["", "83", "## 83", "###", "### \n83", "### 83\n###"])

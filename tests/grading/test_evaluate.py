@@ -289,8 +289,8 @@ def reply(text: str, stopped: bool = True) -> Reply:
 def test_a_graded_row_says_everything_about_a_reply() -> None:
     assert grade(addition("a", 48, 35), reply("8+5=13 write 3 carry 1\n### 93")) == {
         "id": "a", "question": "48 + 35 =", "gold": "83", "output": "8+5=13 write 3 carry 1\n### 93",
-        "answer": "93", "extractor": "marker", "correct": False, "digits_right": 0.5, "stopped": True,
-        "tokens": 7, "thoughts": 2, "steps": 2, "digits": 2, "carries": 1,
+        "answer": "93", "extractor": "marker", "status": "wrong", "reason": None, "correct": False, "digits_right": 0.5,
+        "stopped": True, "truncated": False, "tokens": 7, "thoughts": 2, "steps": 2, "digits": 2, "carries": 1,
     }  # fmt: skip
     assert grade(addition("a", 48, 35), reply("### 83"))["correct"] is True
     assert grade(Problem("a", "q", (), "Paris"), reply("### paris."))["correct"] is True

@@ -18,7 +18,8 @@ from tiny import rows, save_hub_model
 from latent_lab.backbone import ModelError
 from latent_lab.calls.client import BudgetSpent, Request, num_bytes
 from latent_lab.grading.agreement import cohen_kappa, fleiss_kappa, krippendorff_alpha
-from latent_lab.grading.judge import JudgeError, by_rules, in_words, judged, majority_kind, wrong_cases
+from latent_lab.grading.judge import JudgeError, by_rules, in_words, majority_kind, wrong_cases
+from latent_lab.grading.judge import judged as judged_beside
 from latent_lab.grading.judge_prompt import KINDS, Case, Verdict, load_prompt, read_verdict
 from latent_lab.grading.judges import LocalJudge, OpenAIJudge, Rules
 from latent_lab.grading.local_judge import Chat
@@ -48,6 +49,10 @@ def case_of(body: dict[str, Any]) -> Case:
 def judge_at(faults: FaultServer, **settings: Any) -> OpenAIJudge:
     settings = {"api_key_env": None, "max_wait_s": 0.02, "calibration": 0} | settings
     return OpenAIJudge(base_url=faults.base_url, model="tiny", **settings)
+
+
+def judged(judge: Any, cases: list[Case], folder: Path) -> dict[str, Any]:
+    return judged_beside(judge, cases, [by_rules(case) for case in cases], folder)
 
 
 # What is asked

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from latent_lab.backbone import Scratch, marker_ids
-from latent_lab.grading.answers import extract
+from latent_lab.grading.extraction import extract
 from latent_lab.problems import DataError, Problem
 from latent_lab.sequences import IGNORE, Encoded, Role
 from latent_lab.stages.graphs import GraphCurriculum
