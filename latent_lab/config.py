@@ -16,6 +16,7 @@ import yaml
 from omegaconf import MISSING
 
 from latent_lab.problems import SPLITS
+from latent_lab.provenance import redact
 from latent_lab.run import CONFIG, DEVICES, PRECISIONS, RESULT
 
 GROUPS = ("model", "peft", "stage", "dataset", "oracle", "judge", "task", "tracker", "experiment", "debug")
@@ -62,6 +63,7 @@ class ConfigError(ValueError):
     """A setting that cannot be; the message is one line: the key, what was given, what is allowed."""
 
     def __init__(self, key: str, given: Any, rest: str) -> None:
+        given = redact(given, key)  # judge.api_key=... is a mistake, but no reason to show the key
         super().__init__(f"{key}: given {'nothing' if given in (None, '') else given}; {rest}")
 
 

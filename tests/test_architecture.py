@@ -13,10 +13,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "latent_lab"
 
 LAYERS = (
     ("files", "provenance", "progress", "exact"),
-    ("problems", "run", "tracking", "weights", "calls"),
+    ("problems", "run", "tracking", "weights"),
     ("config", "sequences", "loop", "recompute", "symbols"),
     ("overrides", "backbone", "batching", "schedule", "passes"),
-    ("compose", "reasoner", "adapters", "card"),
+    ("compose", "reasoner", "adapters", "card", "calls"),
     ("job", "supervision"),
     ("checkpoint",),
     ("engine", "grading"),
@@ -199,7 +199,7 @@ def test_only_the_reasoner_and_what_recomputes_its_layers_know_the_cache() -> No
 def test_what_the_command_line_needs_is_imported_without_torch() -> None:
     names = ["config", "train", "eval", "stages.curriculum", "grading.task", "tracking", "problems.gsm8k", "backbone", "run"]
     names += ["problems.competition", "problems.checks", "report.card_task", "report.table_task", "report.table_runs"]
-    names += ["calls.server", "calls.ledger", "calls.client", "grading.judges", "grading.judge"]
+    names += ["calls.server", "calls.ledger", "calls.client", "calls.local", "grading.judges", "grading.judge"]
     names += ["grading.repair", "grading.published"]
     command = "import sys, importlib\nfor name in sys.argv[1:]:\n    importlib.import_module('latent_lab.' + name)\n"
     command += "    assert not {'torch', 'transformers', 'accelerate'} & set(sys.modules), name\n"

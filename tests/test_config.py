@@ -96,10 +96,16 @@ def test_a_task_that_judges_nothing_refuses_a_judge(task: str, finished: Path) -
 
 def test_a_key_given_in_place_of_its_variable_is_not_repeated(finished: Path) -> None:
     with pytest.raises(ConfigError) as wrong:
-        job("eval", [f"run={finished / 'stage=3,seed=1'}", "judge=openai", "judge.model=m", "judge.api_key_env=sk-123"])
+        job("eval", [f"run={finished / 'stage=3,seed=1'}", "judge=openai", "judge.model=m", "judge.api_key_env=gsk_123abc"])
     assert str(wrong.value) == (
-        "judge.api_key_env: given ***; allowed: the NAME of an environment variable (not the key itself), or null"
+        "judge.api_key_env: given ***; allowed: the NAME of an environment variable in capitals (not the key itself), or null"
     )
+
+
+def test_a_key_given_where_none_belongs_is_not_repeated(finished: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^judge\.api_key: given \*\*\*; there is no such key; allowed: ") as wrong:
+        job("eval", [f"run={finished / 'stage=3,seed=1'}", "judge=openai", "judge.model=m", "judge.api_key=sk-123"])
+    assert "sk-123" not in str(wrong.value)
 
 
 @pytest.mark.parametrize("stage", range(7))

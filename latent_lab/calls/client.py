@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from latent_lab.calls.ledger import Ledger
 from latent_lab.calls.reply import Reply, Usage, clean, error_message, read_reply
 from latent_lab.calls.server import HIDDEN, Server
+from latent_lab.provenance import redact
 
 if TYPE_CHECKING:
     from aiolimiter import AsyncLimiter
@@ -224,10 +225,12 @@ class Client:
                 status, headers, body = raw.status_code, raw.headers, raw.text
         except openai.APIStatusError as error:
             status, headers, body = error.status_code, error.response.headers, error.response.text
-        except (TimeoutError, openai.APITimeoutError):
-            return Reply(None, error=f"no answer within {server.timeout_s:g} s", is_transient=True)
+        except (TimeoutError, openai.APITimeoutError) as error:
+            words = f"no answer within {server.timeout_s:g} s"
+            return Reply(None, error=words, is_transient=True, may_be_billed=not is_unsent(error))
         except openai.APIConnectionError as error:
-            return Reply(None, error=f"connection lost: {error_message(str(error.__cause__ or error))}", is_transient=True)
+            words = f"no connection: {error_message(str(error.__cause__ or error))}"
+            return Reply(None, error=words, is_transient=True, may_be_billed=not is_unsent(error))
         return read_reply(status, headers, body)
 
     def _row(self, key: str, request: Request, reply: Reply, bound: tuple[int, int]) -> dict[str, Any]:
@@ -237,7 +240,7 @@ class Client:
             "key_sha256": key,
             "model": self.server.model,
             "base_url": self.server.base_url,
-            "params": self.server.params(request.sample),
+            "params": redact(self.server.params(request.sample)),
             "prompt_sha": digest(list(map(dict, request.messages))),
             "sample": request.sample,
             "http_status": reply.status,
@@ -287,6 +290,11 @@ def check_ready(server: Server) -> str | None:
     if not key.isascii() or not key.isprintable():
         raise CallError(f"api_key_env: what {server.api_key_env} holds is no key: it must be one line of plain characters")
     return key
+
+
+def is_unsent(error: BaseException) -> bool:
+    """Whether a call failed before the server could hear of it."""
+    return type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError")
 
 
 def completion(row: Mapping[str, Any], *, is_cached: bool = False) -> Completion:

@@ -9,7 +9,8 @@ LIMIT_NAMES = ("max_tokens", "max_completion_tokens")
 OWN_FIELDS = ("model", "messages", "temperature", "seed", "stream", "n", *LIMIT_NAMES)
 """Fields of a request that settings or the client decide; ``extra`` may not say them again."""
 
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+"""Capitals alone, for many a key is made of letters, digits and underscores, too."""
 HIDDEN = "***"
 
 
@@ -63,7 +64,7 @@ class Server:
         self._check_base_url()
         if self.api_key_env is not None and not VARIABLE.fullmatch(self.api_key_env):
             raise ValueError(
-                f"api_key_env={HIDDEN}: allowed are the NAME of an environment variable (not the key itself), or null"
+                f"api_key_env={HIDDEN}: allowed are the NAME of an environment variable in capitals (not the key itself), or null"
             )
         if self.limit_name not in LIMIT_NAMES:
             raise ValueError(f"limit_name={self.limit_name}: allowed are {', '.join(LIMIT_NAMES)}")

@@ -13,6 +13,8 @@ from latent_lab.grading.judge_prompt import Case, Verdict, load_prompt, read_ver
 if TYPE_CHECKING:
     import torch
 
+    from latent_lab.calls.client import Completion
+
 Ask = Callable[[Sequence[Case]], list[list[Verdict]]]
 """Asks the judges about cases: for each case, a verdict of each judge."""
 
@@ -130,9 +132,7 @@ class OpenAIJudge(Asking, Server):
         with progress("judging", len(requests) * len(clients), unit="verdicts") as advance:
             for client in clients:
                 for number, done in enumerate(client.complete(requests, advance)):
-                    said = read_verdict(done.text or "", done.finish_reason)
-                    failed = Verdict("unclear", "no reply", is_readable=False, error=done.error)
-                    verdicts[number // self.votes].append(failed if done.error else said)
+                    verdicts[number // self.votes].append(verdict(done))
         return verdicts
 
 
@@ -178,7 +178,7 @@ class LocalJudge(Asking):
         """The model."""
         from transformers import AutoConfig
 
-        from latent_lab.grading.local_judge import found
+        from latent_lab.calls.local import found
 
         with found(self.path):
             AutoConfig.from_pretrained(self.path, revision=self.revision)
@@ -186,20 +186,25 @@ class LocalJudge(Asking):
     @contextmanager
     def opened(self, folder: Path, device: "torch.device | str") -> Iterator[Ask]:
         """Load the model onto ``device``."""
-        from latent_lab.grading.local_judge import Chat
+        from latent_lab.calls.local import Chat
 
         chat = Chat.load(self.path, self.revision, self.dtype, device)
         prompt = load_prompt(self.prompt)
 
         def ask(cases: Sequence[Case]) -> list[list[Verdict]]:
             conversations = [prompt.messages(case, show_gold=self.show_gold) for case in cases]
+            sizes = {"batch_size": self.batch_size, "max_tokens": self.max_tokens}
             votes = [
-                chat.replies(
-                    conversations, batch_size=self.batch_size, max_tokens=self.max_tokens,
-                    temperature=self.temperature, seed=self.seed + vote,
-                )
+                chat.complete(conversations, **sizes, temperature=self.temperature, seed=self.seed + vote)
                 for vote in range(self.votes)
-            ]  # fmt: skip
-            return [list(each) for each in zip(*votes, strict=True)]
+            ]
+            return [list(map(verdict, each)) for each in zip(*votes, strict=True)]
 
         yield ask
+
+
+def verdict(done: "Completion") -> Verdict:
+    """What a model's reply says, if there is one."""
+    if done.error:
+        return Verdict("unclear", "no reply", is_readable=False, error=done.error)
+    return read_verdict(done.text or "", done.finish_reason)

@@ -152,6 +152,17 @@ def test_half_a_character_harms_nobody(tmp_path: Path) -> None:
     assert read_ledger(tmp_path)[0]["text"] == "?x"
 
 
+def test_a_server_that_is_not_there_cannot_be_paid(tmp_path: Path) -> None:
+    with FaultServer().running() as faults:
+        server = server_at(faults, max_attempts=2, price_input=1.0, price_output=1.0)
+    (done,) = complete(tmp_path, server, asked("p"))
+    assert done.error is not None
+    assert done.error.startswith("no connection: ")
+    assert [(row["http_status"], row["is_estimate"], row["cost_usd"]) for row in read_ledger(tmp_path)] == [
+        (None, False, 0.0)
+    ] * 2
+
+
 # The ledger as cache
 
 
@@ -289,6 +300,14 @@ def test_the_key_is_nowhere_even_where_the_server_repeats_it(tmp_path: Path, cap
     assert KEY not in repr(done)
 
 
+def test_a_key_among_the_extra_fields_is_sent_but_not_written(tmp_path: Path) -> None:
+    with FaultServer().running() as faults:
+        complete(tmp_path, server_at(faults, extra={"api_key": "abc", "top_p": 0.5}), asked("a"))
+        assert faults.seen[0].body["api_key"] == "abc"
+    (row,) = read_ledger(tmp_path)
+    assert row["params"] == {"max_tokens": 512, "temperature": 0.0, "seed": 0, "api_key": "***", "top_p": 0.5}
+
+
 def test_without_a_variable_no_key_of_the_user_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with FaultServer().running() as faults:
@@ -309,7 +328,8 @@ def test_a_key_that_is_not_there_or_is_none(tmp_path: Path, monkeypatch: pytest.
     ("settings", "message"),
     [
         ({"model": ""}, "model=: give the model's name, as the server knows it"),
-        ({"api_key_env": KEY}, "api_key_env=***: allowed are the NAME of an environment variable (not the key itself), or null"),
+        ({"api_key_env": KEY},
+         "api_key_env=***: allowed are the NAME of an environment variable in capitals (not the key itself), or null"),
         ({"base_url": f"https://me:{KEY}@host/v1"},
          "base_url=***: allowed are addresses without user, password and query; a key goes by api_key_env"),
         ({"base_url": "localhost:8000"}, "base_url=localhost:8000: allowed are addresses such as https://api.openai.com/v1"),

@@ -193,7 +193,7 @@ def test_who_cannot_be_asked_is_said_before_any_work(run: Path, tmp_path: Path, 
     monkeypatch.delenv("JUDGE_KEY")
     with pytest.raises(CallError, match=r"^api_key_env: the environment has no variable JUDGE_KEY; allowed: "):
         evaluate(run, f"out={tmp_path / 'o'}", *openai_at("http://127.0.0.1:9/v1"))
-    with pytest.raises(ModelError, match=r"^judge\.path: given 'nowhere'; allowed: "):
+    with pytest.raises(ModelError, match=r"^path: given 'nowhere'; allowed: "):
         evaluate(run, f"out={tmp_path / 'l'}", "judge=local", "judge.path=nowhere")
     assert list(tmp_path.rglob("samples.jsonl")) == []
 

@@ -13,16 +13,16 @@ from chatmodel import EXECUTION, PLANNING, save_chat_model
 from faultserver import Act, FaultServer, answer, error
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import rows, save_hub_model
+from tiny import rows
 
 from latent_lab.backbone import ModelError
 from latent_lab.calls.client import BudgetSpent, Request, num_bytes
+from latent_lab.calls.local import Chat
 from latent_lab.grading.agreement import cohen_kappa, fleiss_kappa, krippendorff_alpha
 from latent_lab.grading.judge import JudgeError, by_rules, in_words, majority_kind, wrong_cases
 from latent_lab.grading.judge import judged as judged_beside
 from latent_lab.grading.judge_prompt import KINDS, Case, Verdict, load_prompt, read_verdict
 from latent_lab.grading.judges import LocalJudge, OpenAIJudge, Rules
-from latent_lab.grading.local_judge import Chat
 
 pytest.importorskip("openai", reason="the extra api is not installed")
 
@@ -402,17 +402,6 @@ def test_local_votes_are_sampled_with_seeds_of_their_own(tmp_path: Path) -> None
     assert [each[:2] for each in later] == [each[1:] for each in first]
 
 
-def test_a_local_reply_does_not_depend_on_the_batch(tmp_path: Path) -> None:
-    save_hub_model(tmp_path / "model", "llama")
-    conversations = [load_prompt("v1").messages(case, show_gold=True)[1:] for case in CASES]
-    chat = Chat.load(str(tmp_path / "model"), None, "float32", "cpu")
-    alone, together = (
-        [chat._generate([chat.tokenizer(chat.prompt(c))["input_ids"]], 8, 0.0)[0] for c in conversations],
-        chat.replies(conversations, batch_size=4, max_tokens=8, temperature=0.0, seed=0),
-    )
-    assert alone == together
-
-
 def test_a_case_too_long_for_the_local_model_is_an_error_of_its_own(tmp_path: Path) -> None:
     save_chat_model(tmp_path / "model")
     chat = Chat.load(str(tmp_path / "model"), None, "float32", "cpu")
@@ -427,5 +416,5 @@ def test_a_case_too_long_for_the_local_model_is_an_error_of_its_own(tmp_path: Pa
 
 
 def test_a_local_model_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"^judge\.path: given 'nowhere'; allowed: a folder with config\.json"):
+    with pytest.raises(ModelError, match=r"^path: given 'nowhere'; allowed: a folder with config\.json"):
         judged(LocalJudge(path="nowhere"), CASES, tmp_path)
