@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from latent_lab.compose import COMPOSITION_ERRORS, compose
 from latent_lab.config import ConfigError, meant
 from latent_lab.job import Job, job, jobs
-from latent_lab.overrides import as_hydra_reads, config_folder
+from latent_lab.overrides import all_as_hydra_reads, as_hydra_reads, config_folder
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def command_line(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
 def through_hydra(name: str, work: Work, flags: dict[str, Any], overrides: list[str]) -> None:
     """Let Hydra's main do it; its jobs are composed again from their overrides, so that they are the same jobs."""
     is_sweep = "multirun" in flags
-    as_read = [text for override in overrides for text in as_hydra_reads(override, is_sweep)]
+    as_read = all_as_hydra_reads(overrides, is_sweep)
     if flags.keys() & {"help", "cfg", "info"}:
         compose(name, as_read)
 

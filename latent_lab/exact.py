@@ -48,7 +48,7 @@ def evaluate(text: str, operand: Callable[[Fraction], Fraction] | None = None) -
         return None
 
 
-def number(text: str) -> Fraction | None:
+def plain_number(text: str) -> Fraction | None:
     """Return the value of a single number with or without a sign and ``%``, or None for any other text."""
     text = normalised(text).strip(" \t")
     return evaluate(text) if re.fullmatch(rf"[-+]?(?:{NUMBER})%?", text) else None

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from latent_lab.compose import compose, composing, typed
 from latent_lab.config import NOT_RESULT, ConfigError, check
-from latent_lab.overrides import as_hydra_reads, combinations, parse, slug
+from latent_lab.overrides import all_as_hydra_reads, combinations, parse, slug
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Job:
 
 def job(door: str, overrides: list[str], is_sweep: bool = False) -> Job:
     """Compose, build and check one job from overrides as a person types them; raise :class:`ConfigError`."""
-    overrides = [text for override in overrides for text in as_hydra_reads(override)]
+    overrides = all_as_hydra_reads(overrides)
     composed = compose(door, overrides)
     config = typed(composed)
     check(config)
@@ -74,7 +74,7 @@ def job(door: str, overrides: list[str], is_sweep: bool = False) -> Job:
 
 def jobs(door: str, overrides: list[str]) -> list[Job]:
     """Every job of a sweep (-m), all checked before the first one works."""
-    overrides = [text for override in overrides for text in as_hydra_reads(override, is_sweep=True)]
+    overrides = all_as_hydra_reads(overrides, is_sweep=True)
     planned: dict[str, Job] = {}
     with composing():
         for combination in combinations(overrides, GlobalHydra.instance().config_loader()):

@@ -18,8 +18,10 @@ from latent_lab.config import GROUPS, NOT_RESULT, ConfigError, meant
 LONGEST_SLUG = 120
 """Characters; many file systems end at 255, and suffixes must still fit."""
 
-PATHS = ("run", "init_from", "out", "outputs", "name", "model.path", "model.state", "dataset.path", "task.runs",
-         "judge.path", "judge.model", "judge.base_url", "judge.prompt")  # fmt: skip
+PATHS = (
+    *("run", "init_from", "out", "outputs", "name", "model.path", "model.state", "dataset.path", "task.runs", "task.path"),
+    *("judge.path", "judge.model", "judge.base_url", "judge.prompt"),
+)
 """Keys whose value is a path or a run's name, quoted for Hydra whatever characters it holds."""
 
 
@@ -32,6 +34,13 @@ def config_folder() -> Path:
 def options(group: str) -> list[str]:
     """The choices of a config group, sorted."""
     return sorted(file.stem for file in Path(config_folder(), group).glob("*.yaml"))
+
+
+def all_as_hydra_reads(overrides: list[str], is_sweep: bool = False) -> list[str]:
+    """Do :func:`as_hydra_reads` for a whole command line, in which ``path`` is the task's: ``task=regrade path=FILE``."""
+    if any(override.startswith("task=") for override in overrides):
+        overrides = [re.sub("^path=", "task.path=", override) for override in overrides]
+    return [text for override in overrides for text in as_hydra_reads(override, is_sweep)]
 
 
 def as_hydra_reads(override: str, is_sweep: bool = False) -> list[str]:

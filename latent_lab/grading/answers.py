@@ -79,8 +79,8 @@ class Equivalence:
     relative: float = 0.0
     """``numeric``: the same as a share of the gold number; the larger of the two tolerances counts."""
     scale: float | None = None
-    """``numeric``: the most that ``absolute`` may be, as a share of the gold number. With ``absolute=1``
-    and ``scale=0.01``, 999 passes for 1000; 1 does not pass for 0.3, as it does without."""
+    """``numeric``: the most that ``absolute`` may be, as a share of the gold number. With ``absolute=1`` and
+    ``scale=0.01``, 999 passes for 1000, but 1 not for 0.3, for which it passes without a scale."""
     percent: bool = False
     """``integer`` and ``numeric``: 50% is 0.5. Else the sign is a unit like any other and 50% is 50, because gold answers to
     questions for a percentage are written without it."""
@@ -92,9 +92,7 @@ class Equivalence:
             if not 0 <= (value := getattr(self, name)) < float("inf"):
                 raise ValueError(f"{name}={value}: allowed are 0 (the same number) and more")
             if value and self.rule != "numeric":
-                raise ValueError(
-                    f"{name}={value}: the rule {self.rule} has no tolerance of its own to set; allowed are 0, or numeric"
-                )
+                raise ValueError(f"{name}={value}: the rule {self.rule} has no tolerance to set; allowed are 0, or numeric")
         if self.scale is not None and not (self.absolute and 0 < self.scale < float("inf")):
             raise ValueError(
                 f"scale={self.scale}: allowed are numbers above 0, beside an absolute tolerance that they limit, or null"
@@ -172,7 +170,8 @@ def _first_number(text: str) -> Fraction | None:
 
 
 REASONS = ("no_answer", "truncated", "not_comparable")
-"""Why an answer is unscored: none was found; the text was cut off; the rule cannot compare with the gold answer."""
+"""Why an answer is unscored: none was found; the text was cut off, and no answer is accepted or found in what there is; the rule
+cannot compare with the gold answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from latent_lab.exact import LONGEST, NUMBER, evaluate, normalised, number, written
+from latent_lab.exact import LONGEST, NUMBER, evaluate, normalised, plain_number, written
 
-__all__ = ["WrittenStep", "evaluate", "is_right", "number", "numbers_in", "parse_steps", "printed_unit", "written"]
+__all__ = ["WrittenStep", "evaluate", "is_right", "numbers_in", "parse_steps", "printed_unit", "written"]
 
 ANNOTATED = re.compile(r"<<([^<>\n]*)>>")
 PLAIN_TOKEN = re.compile(rf"(?P<number>{NUMBER})|(?P<symbol>[-+*/()%])|(?P<space>[ \t$]+)|(?P<other>.)", re.DOTALL)
@@ -101,7 +101,7 @@ def expression_start(text: str) -> int | None:
 def numbers_in(text: str) -> set[Fraction]:
     """Every number a text holds, without signs; of a percentage both 60 and 0.6."""
     found = {match[0] for match in NUMBERS.finditer(text)}
-    values = map(number, found | {each.rstrip("%") for each in found})
+    values = map(plain_number, found | {each.rstrip("%") for each in found})
     return {value for value in values if value is not None}
 
 

@@ -26,8 +26,9 @@ BODY = re.compile(
 LATEX = {r"\$": "$", r"\%": "%", "{,}": ",", r"\,": "", r"\!": "", r"\ ": " ", "~": " ", "\u2212": "-", "\u00a0": " "}
 """Other ways to write what stands on the right; of signs, only the true minus besides the hyphen."""
 WRAPPED = re.compile(r"\$(?P<a>[^$]*)\$|\\\((?P<b>.*)\\\)|\\boxed\{(?P<c>[^{}]*(?:\{[^{}]*\}[^{}]*)*)\}|\*\*(?P<d>[^*]*)\*\*")
+UPRIGHT = re.compile(r"\\(?:text|mathrm|mbox) ?\{([^{}]*)\}")
 SIGN = re.compile(r"(?:US|A|C)?[$€£¥₹] ?[-+] ?|(?:[-+] ?)?(?:(?:US|A|C)?[$€£¥₹] ?)?")
-POWERS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+FACTORS = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 MOST_WORDS = 6
 SINGLE_LETTER_UNITS = frozenset("gmlhsLVWAJN")
 NOT_UNITS = frozenset(
@@ -58,7 +59,7 @@ def _plain(text: str) -> str:
     """A text without the LaTeX, the emphasis and the final point around its number."""
     for written, plain in LATEX.items():
         text = text.replace(written, plain)
-    text = text.strip().rstrip(". ")
+    text = UPRIGHT.sub(r"\1", text).strip().rstrip(". ")
     while match := WRAPPED.fullmatch(text):  # each time at least two characters shorter
         text = next(part for part in match.groups() if part is not None).strip().rstrip(". ")
     return text
@@ -82,13 +83,13 @@ def _value(match: re.Match[str]) -> Fraction | None:
 def _factor(rest: str, percent: bool) -> Fraction | None:
     """What stands after a number multiplies it: a unit by 1, a million by a million; None: it is no unit."""
     glued = rest[:1].isalpha()
-    rest = re.sub(r"\\(?:text|mathrm|mbox) ?\{([^{}]*)\}", r"\1", rest).strip()
+    rest = rest.strip()
     if rest in ("%", "percent", "per cent"):
         return Fraction(1, 100) if percent else Fraction(1)
     words = rest.split()
     factor = Fraction(1)
-    if words and words[0].casefold() in POWERS and not glued:
-        factor = Fraction(10) ** POWERS[words.pop(0).casefold()]
+    if words and words[0].casefold() in FACTORS and not glued:
+        factor = Fraction(FACTORS[words.pop(0).casefold()])
     words = [_without_power(word) for word in words]
     is_unit = len(words) <= MOST_WORDS and all(map(_is_unit_word, words)) and not NOT_UNITS & set(words)
     is_variable = len(words) == 1 and len(words[0]) == 1 and words[0].isalpha() and words[0] not in SINGLE_LETTER_UNITS

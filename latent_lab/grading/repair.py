@@ -1,8 +1,8 @@
 """The arithmetic tool: a model's chain computed again exactly, so that planning and execution can be told apart.
 
 A number that an earlier step wrote as its result is replaced, where a later step uses it, by what that step really comes to. It
-is replaced as a number with its sign, never as a piece of text: a 3 is no part of 13. Specification: a correction of the
-published solver, which is in :mod:`latent_lab.grading.published`.
+is replaced as a number with its sign, never as a piece of text: a 3 is no part of 13. It corrects the solver of the published
+GSM-Hard study, which is in :mod:`latent_lab.grading.published`.
 """
 
 from collections import Counter
@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from latent_lab.grading.arithmetic import WrittenStep, evaluate, is_right, number, numbers_in, parse_steps, printed_unit, written
+from latent_lab.grading.arithmetic import WrittenStep, evaluate, is_right, numbers_in, parse_steps, printed_unit, written
+from latent_lab.grading.numbers import number
 
 LINKS = ("final", "last")
 VERDICTS = ("ok", "wrong", "invalid")
@@ -24,7 +25,7 @@ class Checked:
     step: WrittenStep
     verdict: str
     """``ok``: the left side as it was written comes to the right one, at its printed precision; ``wrong``: it does not;
-    ``invalid``: a side has no value."""
+    ``invalid``: a side has no value, or the left one has none with earlier results repaired."""
     given: Fraction | None
     """The right side."""
     value: Fraction | None
@@ -36,7 +37,8 @@ class Repaired:
     """What the tool makes of an output."""
 
     answer: str
-    """The repaired answer as :func:`latent_lab.exact.written` writes it, or the model's own where no step could be used."""
+    """The repaired answer as :func:`latent_lab.exact.written` writes it, followed by ``%`` where the step's result is; or the
+    model's own where no step could be used."""
     tool_used: bool
     """Whether the answer is a step's."""
     steps: tuple[Checked, ...]
@@ -66,10 +68,11 @@ def repair(output: str, answer: str | None, *, question: str = "", link: str = "
         raise ValueError(f"link={link}: allowed are {', '.join(LINKS)}")
     results = Results(numbers_in(question))
     steps = tuple(check(step, results) for step in parse_steps(output))
-    value = linked(steps, number(answer) if answer and link == "final" else None)
+    step = linked(steps, number(answer, percent=True) if answer and link == "final" else None)
+    repaired = as_the_step_writes(step) if step else None
     return Repaired(
-        answer=(answer or "") if value is None else written(value),
-        tool_used=value is not None,
+        answer=(answer or "") if repaired is None else repaired,
+        tool_used=repaired is not None,
         steps=steps,
         num_ambiguous_links=results.num_ambiguous,
     )
@@ -128,8 +131,14 @@ def check(step: WrittenStep, results: Results) -> Checked:
     return Checked(step, "ok" if is_right(as_written, given, printed_unit(step.rhs)) else "wrong", given, value)
 
 
-def linked(steps: Sequence[Checked], answer: Fraction | None) -> Fraction | None:
-    """The value of the last step that wrote ``answer``, else of the last step; None where that step has none."""
+def linked(steps: Sequence[Checked], answer: Fraction | None) -> Checked | None:
+    """The last step that wrote ``answer``, else the last step."""
     writers = [checked for checked in steps if answer is not None and checked.given == answer]
-    last = (writers or steps)[-1:]
-    return last[0].value if last else None
+    return next(iter((writers or steps)[-1:]), None)
+
+
+def as_the_step_writes(checked: Checked) -> str | None:
+    """What a step comes to, as a percentage if its result is one; None where it has no value."""
+    if checked.value is None:
+        return None
+    return f"{written(100 * checked.value)}%" if checked.step.rhs.endswith("%") else written(checked.value)

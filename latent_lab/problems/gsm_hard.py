@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from latent_lab.exact import MOST_DIGITS, NUMBER, TOO_LARGE, Invalid, number
+from latent_lab.exact import MOST_DIGITS, NUMBER, TOO_LARGE, Invalid, plain_number
 from latent_lab.problems import Problem
 from latent_lab.problems.files import Row, mapping, wrong
 from latent_lab.problems.hub import Hub
@@ -49,7 +49,7 @@ class GSMHard(Hub):
     def problem(self, row: Row, stem: str) -> Problem:
         """Turn one row into a Problem with its flags; a target that is no number raises :class:`DataError`."""
         made = super().problem(row, stem)
-        target, code = number(made.answer), mapping(row.record, row.where).get("code")
+        target, code = plain_number(made.answer), mapping(row.record, row.where).get("code")
         if target is None:
             raise wrong(made.answer, self.answer, row.where, "a number such as -12 or 0.5")
         flags: dict[str, Any] = {"negative": target < 0, "non_integer": target.denominator > 1}

@@ -242,7 +242,7 @@ def notes(result: dict[str, Any], trained: TrainConfig) -> list[str]:
     lines = [
         f"One seed ({trained.seed}), one model. No weights were chosen on the {result['split']} split: they are the "
         "best by validation accuracy.",
-        "Answers are greedy and must stop by themselves; one that does not stop, or holds no answer, counts as wrong "
+        "Answers are greedy and must stop by themselves; one that does not stop, or holds no answer, is unscored and not right "
         f"({result['not_stopped']} and {result['no_answer']} here). Every prompt has the same number of thoughts.",
     ]
     if result["seen_in_training"] is not None:

@@ -13,6 +13,7 @@ from tiny import MODEL, TINY, evaluate, result, rows, timeless, train
 
 from latent_lab import checkpoint
 from latent_lab.backbone import ModelError
+from latent_lab.config import ConfigError
 from latent_lab.door import door
 from latent_lab.grading.evaluate import Reply, grade
 from latent_lab.job import job, jobs
@@ -325,8 +326,8 @@ def test_samples_show_what_the_model_wrote_for_each_problem(learned: Path, grade
     assert [row["question"] for row in samples] == [f"The capital of {country}?" for country, _ in CAPITALS]
     assert samples[0] == {
         "id": "test-1", "question": "The capital of France?", "gold": "Paris", "output": "### Paris", "answer": "Paris",
-        "extractor": "marker", "correct": True, "digits_right": None, "stopped": True, "tokens": samples[0]["tokens"],
-        "thoughts": 2, "steps": 1,
+        "extractor": "marker", "status": "right", "reason": None, "correct": True, "digits_right": None, "stopped": True,
+        "truncated": False, "tokens": samples[0]["tokens"], "thoughts": 2, "steps": 1,
     }  # fmt: skip
     assert graded["tokens_per_answer"] == sum(row["tokens"] for row in samples) / 7
 
@@ -382,6 +383,32 @@ def test_an_answer_that_is_cut_off_is_not_right(learned: Path) -> None:
     found = evaluate(learned, f"task.max_new_tokens={max(tokens) - 1}", "task.floors=false", "split=valid")
     longest = sum(row["tokens"] == max(tokens) for row in rows(learned / "samples.jsonl"))
     assert (found["not_stopped"], found["accuracy"]["value"]) == (longest, (7 - longest) / 7)
+
+
+def test_how_answers_are_found_and_compared_can_be_chosen(learned: Path, tmp_path: Path) -> None:
+    found = evaluate(learned, "task.extractors=[hashes,node]", "task.floors=false")  # two words are no node
+    assert (found["accuracy"]["value"], found["unscored"]["no_answer"], found["accuracy_of_scored"]["n"]) == (0.0, 7, 0)
+    found = evaluate(learned, "task.equivalence=numeric", "task.tolerance=1", "task.floors=false")  # no capital is a number
+    assert found["unscored"] == {"no_answer": 0, "truncated": 0, "not_comparable": 7}
+    shortest = min(row["tokens"] for row in rows(learned / "samples.jsonl"))
+    cut = (f"task.max_new_tokens={shortest - 1}", "task.floors=false", "split=valid")
+    assert evaluate(learned, *cut)["unscored"]["truncated"] == 7
+    assert evaluate(learned, *cut, "task.accept_truncated=true")["unscored"]["truncated"] == 0
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("task.equivalence=near", r"task\.equivalence: given near; allowed: exact, integer, numeric, math, published_in_run, "),
+        ("task.extractors=[last]", r"task\.extractors: given last; allowed: marker, hashes, boxed, the_answer_is, last_number, "),
+        ("task.tolerance=1", r"task\.tolerance: given 1\.0; the rule exact has no tolerance to set; allowed: 0, or numeric$"),
+        ("task.tolerance_scale=0.1", r"task\.tolerance_scale: given 0\.1; allowed: numbers above 0, beside an absolute "),
+        ("task.percent=true", r"task\.percent: given True; allowed: false, or the rules integer and numeric$"),
+    ],
+)
+def test_a_way_of_grading_that_cannot_be_is_answered_by_its_key(learned: Path, override: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{complaint}"):
+        evaluate(learned, override)
 
 
 def test_the_published_file_of_sums_can_be_graded(first: Path, data_folder: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latent_lab.exact import DEEPEST, LONGEST, MOST_DIGITS, evaluate, number, written
+from latent_lab.exact import DEEPEST, LONGEST, MOST_DIGITS, evaluate, plain_number, written
 from latent_lab.grading import published
 from latent_lab.grading.arithmetic import WrittenStep, is_right, numbers_in, parse_steps, printed_unit
 from latent_lab.grading.repair import repair
@@ -170,7 +170,7 @@ def test_what_is_written_is_the_value(value: Fraction) -> None:
     ],
 )
 def test_a_number_is_a_sign_digits_and_perhaps_a_percent(text: str, value: Fraction | None) -> None:
-    assert number(text) == value
+    assert plain_number(text) == value
 
 
 # Steps

@@ -12,6 +12,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from latent_lab.backbone import Backbone, digit_tokenizer, marker_ids
+from latent_lab.grading.answers import Equivalence, Grading
 from latent_lab.grading.evaluate import Reply, Solver, by, evenly, floors, grade, in_words, majority, summary, teacher_forced
 from latent_lab.problems import Problem
 from latent_lab.problems.arithmetic import Arithmetic, addition
@@ -302,6 +303,7 @@ def test_an_answer_that_does_not_stop_is_not_right_even_if_it_holds_the_gold_ans
 ) -> None:
     row = grade(addition("a", 48, 35), reply("### 83\n", stopped=False))
     assert (row["correct"], row["answer"], row["digits_right"], row["stopped"]) == (None, None, 0.0, False)
+    assert (row["status"], row["reason"], row["truncated"]) == ("unscored", "truncated", True)
     cut = solver_on(backbone, max_new_tokens=2).replies(encoded)
     assert texts(cut) == texts(replies)
     golds = [replace_answer(p, reply.text[4:]) for p, reply in zip(PROBLEMS, replies, strict=True)]
@@ -312,6 +314,29 @@ def test_an_answer_that_does_not_stop_is_not_right_even_if_it_holds_the_gold_ans
 def test_a_reply_without_an_answer_is_a_failure_of_form_and_not_correct() -> None:
     row = grade(addition("a", 48, 35), reply("83"))
     assert (row["correct"], row["answer"], row["stopped"]) == (None, None, True)
+    assert (row["status"], row["reason"], row["truncated"]) == ("unscored", "no_answer", False)
+
+
+def test_another_way_to_grade_is_a_setting() -> None:
+    problem = Problem("a", "q", ("x",), "1000")
+    near = Grading(("hashes", "last_number"), Equivalence("numeric", absolute=1), accept_truncated=True)
+    row = grade(problem, reply("it makes $1,001.00", stopped=False), near)
+    assert (row["answer"], row["extractor"], row["status"], row["truncated"]) == ("$1,001.00", "last_number", "right", True)
+    assert grade(problem, reply("it makes $1,001.00"))["status"] == "unscored"
+    assert grade(problem, reply("#### 1002"), near)["status"] == "wrong"
+    assert grade(Problem("a", "q", ("x",), "Paris"), reply("#### 1002"), near)["reason"] == "not_comparable"
+
+
+def test_the_solver_grades_answers_and_floors_by_its_setting(
+    backbone: Backbone, encoded: list[Encoded], replies: list[Reply]
+) -> None:
+    golds = [replace_answer(p, str(int(reply.text[4:]) + 1)) for p, reply in zip(PROBLEMS, replies, strict=True)]
+    exact, near = solver_on(backbone), solver_on(backbone, grading=Grading(equivalence=Equivalence("numeric", absolute=1)))
+    assert (exact.rules, summary(exact.graded(golds, encoded))["accuracy"]["value"]) == (Grading(), 0.0)
+    assert summary(near.graded(golds, encoded))["accuracy"]["value"] == 1.0
+    around = [sum(abs(int(p.answer) - 1) <= most for p in golds) / 23 for most in (0, 1)]
+    assert [floors(s, encoded, golds, "1")["majority"]["value"] for s in (exact, near)] == around
+    assert around[0] < around[1]
 
 
 def test_a_summary_by_hand() -> None:
@@ -325,6 +350,9 @@ def test_a_summary_by_hand() -> None:
     assert (total["accuracy"]["value"], total["accuracy"]["n"]) == (0.25, 4)
     assert (total["digits_right"]["value"], total["digits_right"]["n"]) == ((1 + 0.5) / 4, 4)
     assert (total["no_answer"], total["not_stopped"]) == (2, 1)
+    # One of two that can be scored is right; the others are neither right nor wrong.
+    assert (total["accuracy_of_scored"]["value"], total["accuracy_of_scored"]["n"]) == (0.5, 2)
+    assert total["unscored"] == {"no_answer": 1, "truncated": 1, "not_comparable": 0}
     assert (total["tokens_per_answer"], total["thoughts_per_answer"]) == (17 / 4, 3.0)
     # 1+2: one step; 9+5: one and a carry; 48+35 and 21+62: two.
     assert {key: (v["value"], v["n"]) for key, v in total["by_steps"].items()} == {"1": (1.0, 1), "2": (0.0, 3)}
@@ -345,7 +373,11 @@ def test_a_result_in_one_line() -> None:
         "split": "test",
         "floors": {"majority": score, "thoughts_another_problem": score | {"value": 0.25}},
     }
-    assert in_words(result) == ("accuracy 50.0% [15.0, 85.0] of 4 (test); floors: majority 50.0%, thoughts another problem 25.0%")
+    said = "accuracy 50.0% [15.0, 85.0] of 4 (test); floors: majority 50.0%, thoughts another problem 25.0%"
+    assert in_words(result) == in_words(result | {"unscored": {"no_answer": 0, "truncated": 0}}) == said
+    assert in_words(result | {"unscored": {"no_answer": 1, "truncated": 0, "not_comparable": 2}}) == (
+        f"{said}; unscored: 1 no answer, 2 not comparable"
+    )
 
 
 @pytest.mark.parametrize("count", range(8))

@@ -50,6 +50,7 @@ def test_the_diagram_of_the_study_comes_to_its_value() -> None:
         (("2+2=05", "5+1=6"), "5"),
         (("1/5=25%", "25%*100=25"), "20"),
         (("1/5=25%", "25+1=26"), "26"),
+        (("1+1=3", "3/10=30%"), "20%"),
         # With their signs.
         (("3-10=-5", "-5*2=-10"), "-14"),
         (("3-10=-5", "20+5=25"), "27"),
@@ -101,7 +102,8 @@ def test_a_link_to_a_right_result_is_not_ambiguous() -> None:
 def test_the_answer_is_the_value_of_the_step_that_wrote_it_or_of_the_last() -> None:
     steps = ("2+2=5", "3*3=7", "1+1=2")
     assert repaired(*steps, answer="7", link="final") == "9"
-    assert repaired(*steps, answer="$7", link="final") == "2"
+    assert repaired(*steps, answer="$7", link="final") == "9"
+    assert repaired(*steps, answer="7 apples", link="final") == "9"
     assert repaired(*steps, answer="5.0", link="final") == "4"
     assert repaired(*steps, answer="8", link="final") == "2"
     assert repaired(*steps, answer="no number", link="final") == "2"

@@ -200,6 +200,14 @@ def test_the_published_rows(data_folder: Path) -> None:
     assert replaced[0] == [["four", "4933828"]]
     # What the publishers replaced as text also changed other numbers: $1.50 and $8.50 with the 50.
     assert replaced[16] == [["1.50", "1.3299286"], ["50", "3299286"], ["8.50", "8.3299286"]]
+    assert sum(hit_another(pairs or []) for pairs in replaced) == 60
+
+
+def hit_another(pairs: list[list[str]]) -> bool:
+    """Whether one replacement explains another one: the number that was meant stood inside the other."""
+    return any(
+        old != other and now == other.replace(old, new, count) for old, new in pairs for other, now in pairs for count in (1, -1)
+    )
 
 
 def test_the_published_programs_quote_gsm8k_in_another_order(data_folder: Path) -> None:
