@@ -9,6 +9,7 @@ from latent_lab.backbone import ModelError, no_bars
 from latent_lab.calls.client import Completion, Message
 from latent_lab.calls.reply import Usage
 from latent_lab.progress import progress
+from latent_lab.run import DeviceError
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +24,7 @@ class Chat:
 
     @classmethod
     def load(cls, path: str, revision: str | None, dtype: str, device: "torch.device | str") -> "Chat":
-        """Load both from a folder or from the hub; ModelError where there are none."""
+        """Load both from a folder or from the hub; ModelError where there are none. On ``auto``, a GPU if there is one."""
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -32,6 +33,11 @@ class Chat:
             model = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=getattr(torch, dtype))
         if tokenizer.eos_token_id is None:
             raise ModelError(f"path: the tokenizer of {path!r} has no end-of-text token, so replies could not stop")
+        if device in ("auto", "cuda"):
+            has_cuda = torch.cuda.is_available()
+            if device == "cuda" and not has_cuda:
+                raise DeviceError("device: given cuda; PyTorch finds no GPU on this machine; allowed: auto, cpu")
+            device = "cuda" if has_cuda else "cpu"
         return cls(model.to(device).eval(), tokenizer)
 
     def prompt(self, messages: Sequence[Message]) -> str:

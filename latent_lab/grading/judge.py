@@ -17,7 +17,7 @@ from latent_lab.grading.agreement import cohen_kappa, fleiss_kappa, krippendorff
 from latent_lab.grading.answers import is_equal
 from latent_lab.grading.judge_prompt import KINDS, Case, Verdict, load_prompt
 from latent_lab.grading.judges import Ask, Asking, Rules
-from latent_lab.grading.repair import error_kind, repair
+from latent_lab.grading.repair import Repaired, error_kind, repair
 from latent_lab.grading.statistics import wilson
 
 if TYPE_CHECKING:
@@ -50,7 +50,11 @@ def wrong_cases(rows: Sequence[Mapping[str, Any]]) -> list[Case]:
 def by_rules(case: Case, is_right: IsRight = is_equal) -> Verdict:
     """What the arithmetic tool says about a wrong answer; ``unclear`` where it cannot tell."""
     repaired = repair(case.output, case.answer, question=case.question)
-    kind = error_kind(False, is_right(repaired.answer, case.gold), repaired.is_arithmetic_right)
+    return as_verdict(error_kind(False, is_right(repaired.answer, case.gold), repaired.is_arithmetic_right), repaired)
+
+
+def as_verdict(kind: str, repaired: Repaired) -> Verdict:
+    """What :func:`latent_lab.grading.repair.error_kind` says about a wrong answer, with the reason."""
     if kind == "execution":
         return Verdict(kind, f"with its arithmetic repaired, the answer is {repaired.answer}")
     if kind == "planning":

@@ -10,6 +10,7 @@ from latent_lab.backbone import ModelError
 from latent_lab.calls.client import Completion
 from latent_lab.calls.local import Chat
 from latent_lab.calls.reply import Usage
+from latent_lab.run import DeviceError
 
 CHAT = ({"role": "system", "content": "Judge."}, {"role": "user", "content": "2+2=5?"})
 
@@ -49,3 +50,15 @@ def test_a_model_that_is_not_there_or_never_stops(tmp_path: Path) -> None:
         load(Path("nowhere"))
     with pytest.raises(ModelError, match="has no end-of-text token"):
         load(save_hub_model(tmp_path, "gpt2", eos=False))
+
+
+def test_a_device_is_what_the_machine_has(tmp_path: Path) -> None:
+    import torch
+
+    save_chat_model(tmp_path)
+    has_cuda = torch.cuda.is_available()
+    assert Chat.load(str(tmp_path), None, "bfloat16", "auto").model.device.type == ("cuda" if has_cuda else "cpu")
+    assert Chat.load(str(tmp_path), None, "bfloat16", "cpu").model.dtype == torch.bfloat16
+    if not has_cuda:
+        with pytest.raises(DeviceError, match=r"^device: given cuda; PyTorch finds no GPU on this machine; allowed: auto, cpu$"):
+            Chat.load(str(tmp_path), None, "float32", "cuda")

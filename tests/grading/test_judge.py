@@ -23,6 +23,7 @@ from latent_lab.grading.judge import JudgeError, by_rules, in_words, majority_ki
 from latent_lab.grading.judge import judged as judged_beside
 from latent_lab.grading.judge_prompt import KINDS, Case, Verdict, load_prompt, read_verdict
 from latent_lab.grading.judges import LocalJudge, OpenAIJudge, Rules
+from latent_lab.job import job
 
 pytest.importorskip("openai", reason="the extra api is not installed")
 
@@ -418,3 +419,40 @@ def test_a_case_too_long_for_the_local_model_is_an_error_of_its_own(tmp_path: Pa
 def test_a_local_model_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"^path: given 'nowhere'; allowed: a folder with config\.json"):
         judged(LocalJudge(path="nowhere"), CASES, tmp_path)
+
+
+# Somebody's outputs
+
+
+def regraded(path: Path, out: Path, *overrides: str) -> dict[str, Any]:
+    asked = job("eval", ["task=regrade", f"path={path}", f"out={out}", *overrides])
+    returned: dict[str, Any] = asked.config.task.run(asked)
+    return returned
+
+
+def test_the_wrong_answers_of_the_published_study_by_rules(data_folder: Path, tmp_path: Path) -> None:
+    found = regraded(data_folder / "gsm_outputs/gpt2_cot_gsm_hard.json", tmp_path, "judge=rules")
+    counts = {kind: score["count"] for kind, score in found["judge"]["kinds"].items()}
+    assert counts == {"planning": 81, "execution": 89, "both": 0, "format": 0, "unclear": 437}
+    assert {kind: found["errors"][kind] for kind in ("planning", "execution", "unclear")} == {
+        kind: counts[kind] for kind in ("planning", "execution", "unclear")
+    }
+    assert found["judge"]["judged"] == 607  # as many as the study had judged
+    assert len(rows(tmp_path / "verdicts.jsonl")) == 607
+
+
+def test_a_server_judges_what_is_wrong_in_a_file_of_outputs(tmp_path: Path) -> None:
+    records = [
+        {"question": "7*8?", "text_output": "7*8?<<7*8=54>>\n### 54", "answer_output": "54", "answer": "56"},
+        {"question": "2+2?", "text_output": "<<2+2=4>>\n### 4", "answer_output": "4", "answer": "4"},
+        {"question": "9?", "text_output": "I do not know", "answer_output": "I do not know", "answer": "9"},
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps(records))
+    with FaultServer(say=lambda body: said("execution")).running() as faults:
+        settings = ("judge=openai", "judge.model=tiny", f"judge.base_url={faults.base_url}", "judge.api_key_env=null")
+        found = regraded(tmp_path / "rows.json", tmp_path / "out", *settings)["judge"]
+        assert len(faults.prompts) == 2
+        assert "<solution>\n<<7*8=54>>\n### 54\n</solution>\n\nFinal answer of the solution: 54" in faults.prompts[0]
+        assert "Final answer of the solution: (none)" in faults.prompts[1]
+    assert (found["judged"], found["rules"]["agreement"]["value"], found["rules"]["uncertain"]) == (2, 1.0, 1)
+    assert [row["rules"] for row in rows(tmp_path / "out" / "verdicts.jsonl")] == ["execution", "unclear"]
