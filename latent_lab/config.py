@@ -16,6 +16,7 @@ import yaml
 from omegaconf import MISSING
 
 from latent_lab.problems import SPLITS
+from latent_lab.provenance import redact
 from latent_lab.run import CONFIG, DEVICES, PRECISIONS, RESULT
 
 GROUPS = ("model", "peft", "stage", "dataset", "oracle", "judge", "task", "tracker", "experiment", "debug")
@@ -35,9 +36,13 @@ NOT_RESULT = frozenset(
         "eval_batch_size",
         "log_every",
         "save_every",
+        # How a judge is reached, how fast, and when it stops: a larger budget goes on where a smaller one ended.
+        *(f"judge.{key}" for key in ("api_key_env", "timeout_s", "max_in_flight", "requests_per_minute", "tokens_per_minute")),
+        *(f"judge.{key}" for key in ("max_attempts", "max_wait_s", "budget_tokens", "budget_usd", "max_errors")),
+        *(f"judge.{key}" for key in ("calibration_floor", "batch_size")),
     }
 )
-"""Top-level keys that say where and how a run works, not what comes out: no part of its name, free to differ when it resumes."""
+"""Keys that say where and how a run works, not what comes out: no part of its name, free to differ when it resumes."""
 
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("constant", "linear", "cosine")
@@ -58,6 +63,7 @@ class ConfigError(ValueError):
     """A setting that cannot be; the message is one line: the key, what was given, what is allowed."""
 
     def __init__(self, key: str, given: Any, rest: str) -> None:
+        given = redact(given, key)  # judge.api_key=... is a mistake, but no reason to show the key
         super().__init__(f"{key}: given {'nothing' if given in (None, '') else given}; {rest}")
 
 
@@ -105,7 +111,7 @@ class TrainConfig:
     oracle: Any = None
     """What reads the thoughts while they are trained."""
     judge: Any = None
-    """Who grades answers that rules cannot grade."""
+    """Nobody: judging is a part of evaluation."""
     tracker: Any = None
     """Where metrics are shown, besides the run's own files."""
     optim: Optim = field(default_factory=Optim)
@@ -159,7 +165,7 @@ class EvalConfig:
     dataset: Any = None
     """The problems; null takes the dataset the run was trained on."""
     judge: Any = None
-    """Who grades answers that rules cannot grade."""
+    """Who says what a wrong answer failed by."""
     oracle: Any = None
     """What reads the thoughts."""
     tracker: Any = None
@@ -250,6 +256,8 @@ def check_training(config: TrainConfig) -> None:
         raise ConfigError("micro_batch_size", micro, f"allowed: at most batch_size={config.batch_size}")
     if not isinstance(config.oracle, Nothing | None):
         raise ConfigError("oracle", type(config.oracle).__name__, "this stage trains none; allowed: none")
+    if not isinstance(config.judge, Nothing | None):
+        raise ConfigError("judge", type(config.judge).__name__, "training judges no answers; allowed: none")
     quantize, state = getattr(config.model, "quantize", "none"), getattr(config.model, "state", None)
     if quantize != "none" and isinstance(config.peft, Nothing | None):
         raise ConfigError("model.quantize", quantize, "quantised matrices cannot be trained; allowed: with peft=lora, else none")
@@ -264,6 +272,8 @@ def check_training(config: TrainConfig) -> None:
 def check_evaluation(config: EvalConfig) -> None:
     """The part of :func:`check` that concerns evaluation alone."""
     check_choice("split", config.split, SPLITS)
+    if not isinstance(config.judge, Nothing | None) and not getattr(config.task, "takes_judge", False):
+        raise ConfigError("judge", type(config.judge).__name__, "this task judges no answers; allowed: none")
     if not config.run and not getattr(config.task, "needs_run", True):
         if config.dataset is None and getattr(config.task, "needs_dataset", True):
             raise ConfigError(

@@ -18,7 +18,10 @@ from latent_lab.config import GROUPS, NOT_RESULT, ConfigError, meant
 LONGEST_SLUG = 120
 """Characters; many file systems end at 255, and suffixes must still fit."""
 
-PATHS = ("run", "init_from", "out", "outputs", "name", "model.path", "model.state", "dataset.path", "task.runs", "task.path")
+PATHS = (
+    *("run", "init_from", "out", "outputs", "name", "model.path", "model.state", "dataset.path", "task.runs", "task.path"),
+    *("judge.path", "judge.model", "judge.base_url", "judge.prompt"),
+)
 """Keys whose value is a path or a run's name, quoted for Hydra whatever characters it holds."""
 
 
@@ -123,7 +126,8 @@ def slug(overrides: list[str]) -> str:
     """Name a run by the overrides that change its result: groups first, then keys by name; ``default`` if there are none."""
     chosen: dict[str, str] = {}
     for override in map(parse, overrides):
-        if override.key_or_group.partition(".")[0] not in NOT_RESULT and not override.is_hydra_override():
+        key = override.key_or_group
+        if not NOT_RESULT & {key, key.partition(".")[0]} and not override.is_hydra_override():
             chosen[override.key_or_group] = in_a_name(override.value())
     order = sorted(chosen, key=lambda key: (GROUPS.index(key) if key in GROUPS else len(GROUPS), key))
     text = ",".join(f"{key}={chosen[key]}" for key in order) or "default"

@@ -16,7 +16,7 @@ LAYERS = (
     ("problems", "run", "tracking", "weights"),
     ("config", "sequences", "loop", "recompute", "symbols"),
     ("overrides", "backbone", "batching", "schedule", "passes"),
-    ("compose", "reasoner", "adapters", "card"),
+    ("compose", "reasoner", "adapters", "card", "calls"),
     ("job", "supervision"),
     ("checkpoint",),
     ("engine", "grading"),
@@ -43,6 +43,7 @@ ROOMS: dict[tuple[str, ...], set[str]] = {
     ("matplotlib",): {"report.card_figure", "report.table_figure", "report.confusion_figure"},
     ("datasets",): {"problems.hub"},
     ("pyarrow",): {"problems.files"},
+    ("openai", "tenacity", "aiolimiter"): {"calls.client"},
     ("math_verify",): {"grading.symbolic"},
 }
 """Outside libraries, and the only modules that import them."""
@@ -198,6 +199,7 @@ def test_only_the_reasoner_and_what_recomputes_its_layers_know_the_cache() -> No
 def test_what_the_command_line_needs_is_imported_without_torch() -> None:
     names = ["config", "train", "eval", "stages.curriculum", "grading.task", "tracking", "problems.gsm8k", "backbone", "run"]
     names += ["problems.competition", "problems.checks", "report.card_task", "report.table_task", "report.table_runs"]
+    names += ["calls.server", "calls.ledger", "calls.client", "calls.local", "grading.judges", "grading.judge"]
     names += ["grading.repair", "grading.published", "problems.gsm_hard", "report.regrade_task", "report.regrade"]
     names += ["grading.answers", "grading.agreement"]
     command = "import sys, importlib\nfor name in sys.argv[1:]:\n    importlib.import_module('latent_lab.' + name)\n"

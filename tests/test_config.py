@@ -19,7 +19,8 @@ TRAIN_KEYS, STAGE_KEYS, OPTIM_KEYS = (
     ", ".join(field.name for field in fields(each)) for each in (TrainConfig, Curriculum, Optim)
 )
 STAGES = ", ".join(options("stage"))
-NEEDED = {"folder": ["model.path=some/model"], "file": ["dataset.path=problems.jsonl"], "hub": ["dataset.name=org/name"]}
+NEEDED = {"folder": ["model.path=some/model"], "file": ["dataset.path=problems.jsonl"], "hub": ["dataset.name=org/name"],
+          "openai": ["judge.model=org/name"], "local": ["judge.path=some/model"]}  # fmt: skip
 
 
 @pytest.fixture
@@ -68,6 +69,43 @@ def test_every_evaluation_option_composes_and_builds_its_class(group: str, optio
     made = job("eval", [f"run={finished / 'stage=3,seed=1'}", f"{group}={option}", *NEEDED.get(option, [])])
     part = made.plain.get(group)
     assert part is None or type(getattr(made.config, group)).__name__ == part["_target_"].rpartition(".")[2]
+
+
+def test_a_judge_is_said_on_the_command_line_and_how_it_is_reached_is_no_part_of_a_name(finished: Path) -> None:
+    asked = [
+        f"run={finished / 'stage=3,seed=1'}",
+        "judge=openai",
+        "judge.model=org/name:free",
+        "judge.base_url=http://127.0.0.1:8000/v1",
+    ]
+    made = job("eval", [*asked, "judge.budget_usd=2", "judge.price_input=1", "judge.price_output=2", "judge.extra={top_p: 0.5}"])
+    judge = made.config.judge
+    assert (judge.model, judge.base_url, judge.extra) == ("org/name:free", "http://127.0.0.1:8000/v1", {"top_p": 0.5})
+    assert job("eval", [*asked, "judge.max_in_flight=3", "judge.budget_tokens=5"]).slug == job("eval", asked).slug
+    assert job("eval", [*asked, "judge.show_gold=false"]).slug != job("eval", asked).slug
+    assert typed(made.plain) == made.config
+
+
+@pytest.mark.parametrize("task", ["report", "problems", "table"])
+def test_a_task_that_judges_nothing_refuses_a_judge(task: str, finished: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^judge: given Rules; this task judges no answers; allowed: none$"):
+        job("eval", [f"run={finished / 'stage=3,seed=1'}", f"task={task}", "judge=rules"])
+    with pytest.raises(ConfigError, match=r"^judge: given Rules; training judges no answers; allowed: none$"):
+        job("train", ["judge=rules"])
+
+
+def test_a_key_given_in_place_of_its_variable_is_not_repeated(finished: Path) -> None:
+    with pytest.raises(ConfigError) as wrong:
+        job("eval", [f"run={finished / 'stage=3,seed=1'}", "judge=openai", "judge.model=m", "judge.api_key_env=gsk_123abc"])
+    assert str(wrong.value) == (
+        "judge.api_key_env: given ***; allowed: the NAME of an environment variable in capitals (not the key itself), or null"
+    )
+
+
+def test_a_key_given_where_none_belongs_is_not_repeated(finished: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^judge\.api_key: given \*\*\*; there is no such key; allowed: ") as wrong:
+        job("eval", [f"run={finished / 'stage=3,seed=1'}", "judge=openai", "judge.model=m", "judge.api_key=sk-123"])
+    assert "sk-123" not in str(wrong.value)
 
 
 @pytest.mark.parametrize("stage", range(7))

@@ -16,8 +16,10 @@ import yaml
 from latent_lab import checkpoint
 from latent_lab.backbone import ModelError
 from latent_lab.compose import typed
-from latent_lab.config import NOT_RESULT, EvalConfig, TrainConfig
+from latent_lab.config import NOT_RESULT, EvalConfig, Nothing, TrainConfig
+from latent_lab.grading import judge
 from latent_lab.grading.evaluate import Solver, floors, in_words, summary, teacher_forced
+from latent_lab.grading.judges import Asking
 from latent_lab.grading.task import Answers
 from latent_lab.job import Job
 from latent_lab.problems import DataError, Problem
@@ -65,6 +67,19 @@ class Session:
         }
         return result, rows
 
+    def verdicts(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Have the wrong answers among graded rows judged: ``{"judge": ...}``, empty without a judge.
+
+        The main process alone asks, and alone knows: a call is paid for once.
+        """
+        chosen = self.config.judge
+        if isinstance(chosen, Nothing | None) or not self.run.is_main:
+            return {}
+        same = self.solver.rules.equivalence.same
+        cases = judge.wrong_cases(rows)
+        rules = [judge.by_rules(case, lambda given, gold: same(given, gold) is True) for case in cases]
+        return {"judge": judge.judged(chosen, cases, rules, self.run.folder, self.solver.reasoner.device)}
+
 
 @contextmanager
 def session(job: Job, task: Answers) -> Iterator[Session]:
@@ -85,6 +100,8 @@ def session(job: Job, task: Answers) -> Iterator[Session]:
         folder = Path(config.out) if config.out else config.run_folder / "eval" / job.slug
         options = {"command": job.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
         with open_run_together(at, folder, {**job.plain, **identity}, **options) as run:
+            if run.result is None and isinstance(config.judge, Asking):
+                config.judge.check_ready()  # or the answers would wait for somebody who cannot be asked
             seed_everything(config.seed)
             backbone, info, decoder = checkpoint.load(config.run_folder / CHECKPOINT, getattr(trained.model, "dtype", "float32"))
             solver = Solver(
@@ -112,11 +129,14 @@ def answers(task: Answers, job: Job) -> dict[str, Any]:
         if at.run.result is None:
             result, rows = at.score(at.problems, with_floors=task.floors)
             at.run.samples(rows)
+            result |= at.verdicts(rows)
             at.run.finish({"task": "answers", "run": at.config.run, "split": at.config.split, **result})
         else:
             log.info("%s is complete; its stored result is used (overwrite=true does it again)", at.run.folder)
     result = at.run.result or {}
     log.info("%s: %s", at.run.folder, in_words(result))
+    if "judge" in result:
+        log.info("%s: %s", at.run.folder, judge.in_words(result["judge"]))
     return result
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from latent_lab.grading.answers import Equivalence, Grading
 
@@ -17,6 +17,8 @@ THOUGHTS = ("as_trained", "fixed", "model", "gold_chain_leak")
 @dataclass
 class Answers:
     """Free-running greedy answers, which must stop by themselves, on one split of a dataset."""
+
+    takes_judge: ClassVar[bool] = True
 
     num_slots: int | None = None
     """Latent slots of every prompt; null takes as many as the run was trained with at its last stage."""

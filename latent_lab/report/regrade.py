@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latent_lab.config import NOT_RESULT, ConfigError, EvalConfig
+from latent_lab.config import NOT_RESULT, ConfigError, EvalConfig, Nothing
 from latent_lab.exact import written
 from latent_lab.files import atomic
-from latent_lab.grading import published
+from latent_lab.grading import judge, published
 from latent_lab.grading.answers import Equivalence
 from latent_lab.grading.arithmetic import numbers_in
 from latent_lab.grading.comparison import comparison, two_by_two
+from latent_lab.grading.judge_prompt import Case
+from latent_lab.grading.judges import Asking
 from latent_lab.grading.numbers import number
 from latent_lab.grading.repair import KINDS, VERDICTS, Repaired, error_kind, repair
 from latent_lab.job import Job
@@ -53,6 +55,8 @@ class Output:
 
     number: int
     question: str
+    text: str
+    """What the model wrote, without the question."""
     gold: str
     given: str
     """The model's answer."""
@@ -97,6 +101,8 @@ def regrade(task: Regrade, job: Job) -> dict[str, Any]:
     options: dict[str, Any] = {"command": job.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
     with open_run(folder, {**job.plain, **identity}, **options) as run:
         if run.result is None:
+            if isinstance(config.judge, Asking):
+                config.judge.check_ready()
             run.track(config.tracker, job_type="eval", group=job.group)
             result = {"task": "regrade", "path": task.path, **summary(outputs, config.seed)}
             run.samples([sample(each) for each in outputs])
@@ -104,13 +110,28 @@ def regrade(task: Regrade, job: Job) -> dict[str, Any]:
                 temporary.write_text(as_csv(result["gradings"]), encoding="utf-8")
             with atomic(folder / FIGURE) as temporary:
                 draw(*figure(result), temporary)
+            if not isinstance(config.judge, Nothing | None):
+                result["judge"] = verdicts(config.judge, outputs, folder, config.device)
             run.finish({**result, "seconds": round(time.monotonic() - started, 3)})
         else:
             log.info("%s is complete; its stored result is used (overwrite=true does it again)", folder)
     stored = run.result or {}
     log.info("%s: %s", folder, ", ".join((SAMPLES, TABLES, FIGURE, RESULT)))
     log.info("%s", in_words(stored))
+    if "judge" in stored:
+        log.info("%s", judge.in_words(stored["judge"]))
     return stored
+
+
+def verdicts(chosen: judge.Judge, outputs: Sequence[Output], folder: Path, device: str) -> dict[str, Any]:
+    """Have the answers judged that are wrong under the main rule, as in the study; the rules beside are the corrected tool's."""
+    wrong = [each for each in outputs if not each.is_right(None, MAIN)]
+    cases = [
+        Case(str(each.number), each.question, each.text, each.given if number(each.given) is not None else None, each.gold)
+        for each in wrong
+    ]
+    rules = [judge.as_verdict(each.error("corrected", MAIN), each.loose) for each in wrong]
+    return judge.judged(chosen, cases, rules, folder, device)
 
 
 # One row
@@ -130,6 +151,7 @@ def output(row: Row) -> Output:
     return Output(
         number=row.number,
         question=question,
+        text=generated,
         gold=gold,
         given=given,
         tool={"published": "" if theirs is None else theirs, "corrected": loose.answer, "corrected_strict": strict.answer},

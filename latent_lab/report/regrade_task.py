@@ -13,6 +13,7 @@ class Regrade:
 
     needs_run: ClassVar[bool] = False
     needs_dataset: ClassVar[bool] = False
+    takes_judge: ClassVar[bool] = True
 
     path: str = ""
     """File of the outputs, a list of records (.json) or a record a line (.jsonl), each with ``question``, ``text_output`` (what

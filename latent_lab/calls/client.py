@@ -1,0 +1,336 @@
+"""The client: a batch of requests goes out concurrently, within rates and budgets; one owner retries; every call is a ledger row.
+
+What is counted. Tokens and money are those the server reports. Where it reports none although the call may be billed (no
+``usage``, a timeout, a lost connection), a call counts as the most it can have used: a prompt token for every byte and 64 for
+every message around it, and ``max_tokens`` for the answer; such rows say ``is_estimate``. The same bound is what a call is
+reserved for before it is made, so a budget is never exceeded.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from latent_lab.calls.ledger import Ledger
+from latent_lab.calls.reply import Reply, Usage, clean, error_message, read_reply
+from latent_lab.calls.server import HIDDEN, Server
+from latent_lab.provenance import redact
+
+if TYPE_CHECKING:
+    from aiolimiter import AsyncLimiter
+    from tenacity import RetryCallState
+
+Message = Mapping[str, str]
+"""``{"role": ..., "content": ...}``."""
+
+AROUND_A_MESSAGE = 64
+"""Most tokens a chat template puts around a message."""
+BYTES_PER_TOKEN = 4
+"""What rates are reckoned with, as OpenAI does; budgets are reckoned with one."""
+FIRST_WAIT_S = 0.5
+"""Wait after the first failed attempt, doubled after each further one, where the server asks for no other."""
+
+
+class CallError(ValueError):
+    """Calls that cannot be made on this machine; the message says what to do."""
+
+
+class BudgetSpent(ValueError):
+    """The next call could exceed a budget; what is answered is in the ledger, and the same command goes on from there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A conversation to be continued, and the number of the sample: the same request with another number is asked anew."""
+
+    messages: tuple[Message, ...]
+    sample: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What became of a request."""
+
+    text: str | None
+    """What the model answered; None after an error."""
+    reasoning: str | None
+    """What a thinking model wrote apart from its answer, where the server shows it."""
+    finish_reason: str | None
+    """``stop``, ``length``, or another word of the server's."""
+    usage: Usage
+    """Tokens as counted (see the module)."""
+    error: str | None = None
+    """Why there is no answer."""
+    is_cached: bool = False
+    """Whether it was answered by the ledger, without a call."""
+
+
+class Client:
+    """Calls one model of one server, and writes to one ledger.
+
+    A context manager. The key is read from the environment and kept in memory alone: it is cut out of all that a server says.
+    """
+
+    def __init__(self, server: Server, ledger: Ledger) -> None:
+        self.server, self.ledger = server, ledger
+        self._key = check_ready(server)
+        from openai import AsyncOpenAI
+
+        for name in ("openai", "httpx", "httpx2"):  # a line of log for every call says nothing that the ledger does not
+            logging.getLogger(name).setLevel(logging.WARNING)
+        self._runner = asyncio.Runner()  # one loop for all batches, since connections and rates belong to a loop
+        self._api = AsyncOpenAI(base_url=server.base_url, api_key=self._key or "none", max_retries=0, timeout=server.timeout_s)
+        self._slots = asyncio.Semaphore(server.max_in_flight)
+        self._settled = asyncio.Condition()
+        self._reserved: list[tuple[int, float]] = []
+        self._is_spent = False
+        self._rates = [
+            (limiter(server.requests_per_minute), lambda request: 1.0),
+            (limiter(server.tokens_per_minute), lambda request: num_bytes(request) / BYTES_PER_TOKEN + server.max_tokens),
+        ]
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._runner.run(self._api.close())
+        self._runner.close()
+
+    def complete(self, requests: Sequence[Request], advance: Callable[[int], None] = lambda count: None) -> list[Completion]:
+        """Answer requests, in their order; equal ones are asked once. ``advance`` is told of each that is done.
+
+        A call that fails for good is a completion with an ``error``. Raises :class:`BudgetSpent` where a budget ends the batch:
+        calls under way are waited for and kept, no further one is made.
+        """
+        keys = [self.key(request) for request in requests]
+        unique = dict(zip(keys, requests, strict=True))
+        self._is_spent = False
+        done = self._runner.run(self._all(unique, advance))
+        if self._is_spent:
+            raise BudgetSpent(self._spent_message(sum(key in done for key in keys), len(keys)))
+        return [done[key] for key in keys]
+
+    def key(self, request: Request) -> str:
+        """SHA-256 over all that decides an answer: server, model, messages, sampling, and the number of the sample."""
+        asked = [self.server.base_url, self.server.model, list(map(dict, request.messages)), self.server.params(request.sample)]
+        return digest([*asked, request.sample])
+
+    async def _all(self, unique: Mapping[str, Request], advance: Callable[[int], None]) -> dict[str, Completion]:
+        done: dict[str, Completion] = {}
+
+        async def one(key: str, request: Request) -> None:
+            try:
+                done[key] = await self._one(key, request)
+            except BudgetSpent:
+                self._is_spent = True
+            else:
+                advance(1)
+
+        async with asyncio.TaskGroup() as tasks:
+            for key, request in unique.items():
+                tasks.create_task(one(key, request))
+        return done
+
+    async def _one(self, key: str, request: Request) -> Completion:
+        """The ledger's answer, or the last of as many attempts as it takes."""
+        from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt
+
+        if row := self.ledger.answered(key):
+            return completion(row, is_cached=True)
+        attempts = 0
+
+        async def attempt() -> tuple[Reply, dict[str, Any]]:
+            nonlocal attempts
+            attempts += 1
+            return await self._attempt(key, request, attempts)
+
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self.server.max_attempts),
+            retry=retry_if_result(lambda outcome: outcome[0].is_transient),
+            wait=self._wait,
+            sleep=asyncio.sleep,
+            retry_error_callback=lambda state: state.outcome and state.outcome.result(),
+        )
+        _, row = await retrying(attempt)
+        return completion(row)
+
+    def _wait(self, state: "RetryCallState") -> float:
+        """Seconds until the next attempt: what the server asks for, else longer each time; never above ``max_wait_s``."""
+        from tenacity import wait_exponential, wait_random
+
+        asked = state.outcome.result()[0].retry_after if state.outcome else None
+        most = self.server.max_wait_s
+        if asked is None:
+            asked = (wait_exponential(FIRST_WAIT_S) + wait_random(0, FIRST_WAIT_S))(state)
+        return min(asked, most)
+
+    async def _attempt(self, key: str, request: Request, number: int) -> tuple[Reply, dict[str, Any]]:
+        """One HTTP call, begun when rates, a free slot and the budgets allow it, and its row."""
+        async with self._slots:
+            bound = num_bytes(request) + AROUND_A_MESSAGE * len(request.messages), self.server.max_tokens
+            reserved = sum(bound), self.server.cost(bound[0], 0, bound[1]) or 0.0
+            await self._reserve(reserved)
+            try:
+                for rate, amount in self._rates:  # last of all, so that calls do not gather behind a busy slot
+                    await take(rate, amount(request))
+                started = moment()
+                reply = await self._call(request)
+                row = self._row(key, request, reply, bound) | {"attempt": number, "t_start": started, "t_end": moment()}
+                self.ledger.add(row)
+            finally:
+                async with self._settled:
+                    self._reserved.remove(reserved)
+                    self._settled.notify_all()
+        return reply, row
+
+    async def _reserve(self, wanted: tuple[int, float]) -> None:
+        """Wait until the calls under way leave room for one more within the budgets; BudgetSpent where there can be none."""
+        server = self.server
+        if server.budget_tokens is None and server.budget_usd is None:
+            self._reserved.append(wanted)
+            return
+        async with self._settled:
+            while True:
+                if self._is_spent:
+                    raise BudgetSpent
+                held = [self.ledger.spent(), *self._reserved, wanted]
+                fits_tokens = server.budget_tokens is None or sum(tokens for tokens, _ in held) <= server.budget_tokens
+                if fits_tokens and (server.budget_usd is None or sum(usd for _, usd in held) <= server.budget_usd):
+                    self._reserved.append(wanted)
+                    return
+                if not self._reserved:
+                    self._is_spent = True
+                    self._settled.notify_all()
+                    raise BudgetSpent
+                await self._settled.wait()
+
+    async def _call(self, request: Request) -> Reply:
+        """Send one request; whatever happens becomes a reply."""
+        import openai
+
+        server = self.server
+        messages: Any = [{name: clean(text) for name, text in message.items()} for message in request.messages]
+        try:
+            async with asyncio.timeout(server.timeout_s):  # the library's own limit starts anew with every byte
+                raw = await self._api.chat.completions.with_raw_response.create(
+                    model=server.model, messages=messages, extra_body=server.params(request.sample)
+                )
+                status, headers, body = raw.status_code, raw.headers, raw.text
+        except openai.APIStatusError as error:
+            status, headers, body = error.status_code, error.response.headers, error.response.text
+        except (TimeoutError, openai.APITimeoutError) as error:
+            words = f"no answer within {server.timeout_s:g} s"
+            return Reply(None, error=words, is_transient=True, may_be_billed=not is_unsent(error))
+        except openai.APIConnectionError as error:
+            words = f"no connection: {error_message(str(error.__cause__ or error))}"
+            return Reply(None, error=words, is_transient=True, may_be_billed=not is_unsent(error))
+        return read_reply(status, headers, body)
+
+    def _row(self, key: str, request: Request, reply: Reply, bound: tuple[int, int]) -> dict[str, Any]:
+        is_estimate = reply.usage is None and reply.may_be_billed
+        tokens = reply.usage or (Usage(bound[0], 0, bound[1], 0) if is_estimate else Usage(0, 0, 0, 0))
+        row = {
+            "key_sha256": key,
+            "model": self.server.model,
+            "base_url": self.server.base_url,
+            "params": redact(self.server.params(request.sample)),
+            "prompt_sha": digest(list(map(dict, request.messages))),
+            "sample": request.sample,
+            "http_status": reply.status,
+            "error": reply.error,
+            "text": reply.text,
+            "reasoning": reply.reasoning,
+            "finish_reason": reply.finish_reason,
+            "usage": asdict(reply.usage) if reply.usage else None,
+            "tokens": asdict(tokens),
+            "is_estimate": is_estimate,
+            "cost_usd": self.server.cost(tokens.prompt, tokens.cached, tokens.completion),
+        }
+        return {name: self._hidden(value) for name, value in row.items()}
+
+    def _hidden(self, value: Any) -> Any:
+        """Text without the key, should a server repeat it."""
+        return value.replace(self._key, HIDDEN) if self._key and isinstance(value, str) else value
+
+    def _spent_message(self, done: int, asked: int) -> str:
+        server, (tokens, usd) = self.server, self.ledger.spent()
+        caps = {
+            "budget_tokens": (server.budget_tokens, f"{tokens} tokens"),
+            "budget_usd": (server.budget_usd, f"{usd:.4f} US dollars"),
+        }
+        said = "; ".join(f"{name}: given {cap}, spent {spent}" for name, (cap, spent) in caps.items() if cap is not None)
+        return (
+            f"{said}: the next call could exceed it. {done} of {asked} requests are answered and kept; a larger one goes on there"
+        )
+
+
+def check_ready(server: Server) -> str | None:
+    """Return the key from the environment (None: the server wants none) if calls can be made from here.
+
+    CallError where a library is not installed, the variable is not set, or it holds what no header can.
+    """
+    for library in ("openai", "tenacity", "aiolimiter"):
+        if find_spec(library) is None:
+            raise CallError(f"calling a server takes {library}, which is not installed: pip install 'latent_lab[api]'")
+    if server.api_key_env is None:
+        return None
+    key = os.environ.get(server.api_key_env, "").strip()
+    if not key:
+        raise CallError(
+            f"api_key_env: the environment has no variable {server.api_key_env}; allowed: the name of one that holds the key "
+            "for the server, or null for a server that wants none"
+        )
+    if not key.isascii() or not key.isprintable():
+        raise CallError(f"api_key_env: what {server.api_key_env} holds is no key: it must be one line of plain characters")
+    return key
+
+
+def is_unsent(error: BaseException) -> bool:
+    """Whether a call failed before the server could hear of it."""
+    return type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError")
+
+
+def completion(row: Mapping[str, Any], *, is_cached: bool = False) -> Completion:
+    """What a row of the ledger says."""
+    said = (row["text"], row["reasoning"], row["finish_reason"])
+    return Completion(*said, usage=Usage(**row["tokens"]), error=row["error"], is_cached=is_cached)
+
+
+def num_bytes(request: Request) -> int:
+    """Bytes of the messages' text: no tokenizer over bytes makes more tokens of it."""
+    return sum(len(text.encode("utf-8", "replace")) for message in request.messages for text in message.values())
+
+
+def limiter(per_minute: float | None) -> "AsyncLimiter | None":
+    """A limit that lets through a second's worth at once, and so in any minute at most a second's worth too much."""
+    from aiolimiter import AsyncLimiter
+
+    if per_minute is None:
+        return None
+    at_once = max(per_minute / 60, 1.0)
+    return AsyncLimiter(at_once, 60 * at_once / per_minute)
+
+
+async def take(rate: "AsyncLimiter | None", amount: float) -> None:
+    """Wait until a rate has let ``amount`` through."""
+    while rate is not None and amount > 0:
+        part = min(amount, rate.max_rate)
+        await rate.acquire(part)
+        amount -= part
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+
+
+def moment() -> str:
+    """The time in UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
