@@ -83,9 +83,19 @@ def job(door: str, overrides: list[str], is_sweep: bool = False) -> Job:
     name = getattr(config, "name", None)
     readable = [re.sub(r"^([\w.]+)='([\w./-]+)'$", r"\1=\2", text) for text in overrides]
     made = Job(config, typing.cast(dict[str, Any], plain), name or slug(overrides), door, readable, is_sweep)
-    if made.first is not None and made.first.slug == made.slug:
-        raise ConfigError("init_from", getattr(config, "init_from", None), "that is this very run; allowed: another one")
+    check_first(made)
     return made
+
+
+def check_first(made: Job) -> None:
+    """Raise :class:`ConfigError` where ``init_from`` names a run by overrides that make none, or this very run."""
+    given = getattr(made.config, "init_from", None)
+    try:
+        first = made.first
+    except ConfigError as error:
+        raise ConfigError("init_from", given, f"there is no such folder, and as the name of a run: {error}") from error
+    if first is not None and first.slug == made.slug:
+        raise ConfigError("init_from", given, "that is this very run; allowed: another one")
 
 
 def jobs(door: str, overrides: list[str]) -> list[Job]:
