@@ -64,6 +64,12 @@ def as_hydra_reads(override: str, is_sweep: bool = False) -> list[str]:
     return [override]
 
 
+def as_typed(word: str) -> str:
+    """A word of a command without the quotes that Hydra needs and a person does not type."""
+    bare = re.sub(r"^([\w.]+)='(.*)'$", r"\1=\2", word)
+    return bare if as_hydra_reads(bare) == [word] else word
+
+
 def quoted_paths(value: str, is_sweep: bool) -> str:
     """Quote a path, or each of a sweep's; a path with a comma in it counts as one where it exists."""
     one = not is_sweep or Path(value).exists() or Path(os.environ.get("LATENT_LAB_OUTPUTS", "outputs"), value).exists()

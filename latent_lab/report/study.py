@@ -25,6 +25,7 @@ from latent_lab.grading.comparison import comparison
 from latent_lab.grading.statistics import holm, n_to_see, wilson
 from latent_lab.grading.tools import ALONE, is_right
 from latent_lab.job import Job
+from latent_lab.overrides import as_typed
 from latent_lab.report.confusion_figure import Panel, draw
 from latent_lab.report.graded import graded
 from latent_lab.report.study_figure import draw_study
@@ -83,7 +84,13 @@ def study(asked: Job) -> dict[str, Any]:
             result = {"task": "answers", "dataset": dataset, "split": config.split, **summary(runs, config.tools, config.seed)}
             run.samples([side_by_side(rows) for rows in zip(*(each.rows for each in runs), strict=True)])
             write_figures(folder, result)
-            write_page(folder / PAGE, result, examples(runs), [folder / FIGURE, *existing(folder / MATRICES)], asked.command)
+            write_page(
+                folder / PAGE,
+                result,
+                examples(runs),
+                [folder / FIGURE, *existing(folder / MATRICES)],
+                [*map(as_typed, asked.command)],
+            )
             run.finish({**result, "seconds": round(time.monotonic() - started, 3)})
         else:
             log.info("%s is complete; its stored result is used (overwrite=true does it again)", folder)

@@ -23,20 +23,23 @@ def draw_study(result: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     groups = [group for group in TITLES if any(group in run["by"] for run in result["runs"].values())]
+    panels = [draw_accuracy, *([draw_errors] if has_errors(result) else [])]
     with rc_context(STYLE):
+        columns, lines = 2, -(-(len(panels) + len(groups)) // 2)
         bars = len(result["runs"]) * len(result["ways"])
-        height = max(4.2, 1.9 + 0.34 * bars)
-        figure = Figure(figsize=(4.6 * (1 + bool(has_errors(result)) + len(groups)), height), dpi=120, facecolor="white")
-        panels = [draw_accuracy, *([draw_errors] if has_errors(result) else [])]
-        places = figure.subplots(1, len(panels) + len(groups), squeeze=False)[0]
+        height = 0.9 + lines * max(3.4, 1.2 + 0.32 * bars)
+        figure = Figure(figsize=(11, height), dpi=120, facecolor="white")
+        places = figure.subplots(lines, columns, squeeze=False).flat
         for axes, panel in zip(places, panels, strict=False):
             panel(axes, result)
-        for axes, group in zip(places[len(panels) :], groups, strict=True):
-            draw_group(axes, result, group)
-        figure.text(0.02, 1 - 0.3 / height, f"{result['dataset']}: {result['n']:,} {result['split']} problems",
-                    fontsize=14, fontweight="bold", va="center")  # fmt: skip
+        for place, group in enumerate(groups, len(panels)):
+            draw_group(places[place], result, group)
+        for place in range(len(panels) + len(groups), lines * columns):
+            places[place].set_visible(False)
+        title = f"{result['dataset']}: {result['n']:,} {result['split']} problems"
+        figure.text(0.02, 1 - 0.3 / height, title, fontsize=14, fontweight="bold", va="center")
         figure.text(0.02, 1 - 0.58 / height, "free-running answers; 95% Wilson intervals", fontsize=9, color=SOFT, va="center")
-        figure.tight_layout(rect=(0.01, 0, 0.99, 1 - 0.75 / height), w_pad=2.5)
+        figure.tight_layout(rect=(0.01, 0, 0.99, 1 - 0.75 / height), w_pad=2.5, h_pad=2.0)
         figure.savefig(path, metadata={"Software": None})
 
 

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import re
 import shlex
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from latent_lab.config import NOT_RESULT, ConfigError, EvalConfig
 from latent_lab.files import atomic
 from latent_lab.grading.session import CHECKPOINT, fingerprint, trained_config
 from latent_lab.job import Job
-from latent_lab.overrides import as_hydra_reads
+from latent_lab.overrides import as_typed
 from latent_lab.problems import DataError, Dataset, Problem, Split
 from latent_lab.problems.files import NoSplit
 from latent_lab.report.graded import graded as graded_as
@@ -118,9 +117,3 @@ def rules(dataset: Dataset, problems: list[Problem]) -> list[dict[str, Any]]:
         train = []
     scores = floors(problems, train, getattr(dataset, "shortcuts", dict)())
     return [rule_row(name, score) for name, score in sorted(scores.items(), key=lambda item: -item[1]["value"])]
-
-
-def as_typed(word: str) -> str:
-    """A word of a command without the quotes that Hydra needs and a person does not type."""
-    bare = re.sub(r"^([\w.]+)='(.*)'$", r"\1=\2", word)
-    return bare if as_hydra_reads(bare) == [word] else word
