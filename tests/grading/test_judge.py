@@ -24,6 +24,7 @@ from latent_lab.grading.judge import judged as judged_beside
 from latent_lab.grading.judge_prompt import KINDS, Case, Verdict, load_prompt, read_verdict
 from latent_lab.grading.judges import LocalJudge, OpenAIJudge, Rules
 from latent_lab.job import job
+from latent_lab.run import RunConflict
 
 pytest.importorskip("openai", reason="the extra api is not installed")
 
@@ -456,3 +457,18 @@ def test_a_server_judges_what_is_wrong_in_a_file_of_outputs(tmp_path: Path) -> N
         assert "Final answer of the solution: (none)" in faults.prompts[1]
     assert (found["judged"], found["rules"]["agreement"]["value"], found["rules"]["uncertain"]) == (2, 1.0, 1)
     assert [row["rules"] for row in rows(tmp_path / "out" / "verdicts.jsonl")] == ["execution", "unclear"]
+
+
+def test_a_result_belongs_to_the_text_of_its_prompt(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(
+        json.dumps([{"question": "7*8?", "text_output": "54", "answer_output": "54", "answer": "56"}])
+    )
+    mine = tmp_path / "mine.txt"
+    mine.write_text("[system]\nJudge.\n[user]\n{question} {output} {gold}\n")
+    with FaultServer(say=lambda body: said("both")).running() as faults:
+        settings = ("judge=openai", "judge.model=tiny", f"judge.base_url={faults.base_url}", "judge.api_key_env=null")
+        regraded(tmp_path / "rows.json", tmp_path / "out", *settings, f"judge.prompt={mine}")
+        mine.write_text("[system]\nJudge well.\n[user]\n{question} {output} {gold}\n")
+        with pytest.raises(RunConflict, match="judge_prompt: stored "):
+            regraded(tmp_path / "rows.json", tmp_path / "out", *settings, f"judge.prompt={mine}")
+        assert len(faults.seen) == 1
