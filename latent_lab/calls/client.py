@@ -265,7 +265,9 @@ class Client:
             "budget_tokens": (server.budget_tokens, f"{tokens} tokens"),
             "budget_usd": (server.budget_usd, f"{usd:.4f} US dollars"),
         }
-        said = "; ".join(f"{name}: given {cap}, spent {spent}" for name, (cap, spent) in caps.items() if cap is not None)
+        said = "; ".join(
+            f"{server.prefix}{name}: given {cap}, spent {spent}" for name, (cap, spent) in caps.items() if cap is not None
+        )
         return (
             f"{said}: the next call could exceed it. {done} of {asked} requests are answered and kept; a larger one goes on there"
         )
@@ -284,11 +286,11 @@ def check_ready(server: Server) -> str | None:
     key = os.environ.get(server.api_key_env, "").strip()
     if not key:
         raise CallError(
-            f"api_key_env: the environment has no variable {server.api_key_env}; allowed: the name of one that holds the key "
-            "for the server, or null for a server that wants none"
+            f"{server.prefix}api_key_env: the environment has no variable {server.api_key_env}; allowed: the name of one that "
+            "holds the key for the server, or null for a server that wants none"
         )
     if not key.isascii() or not key.isprintable():
-        raise CallError(f"api_key_env: what {server.api_key_env} holds is no key: it must be one line of plain characters")
+        raise CallError(f"{server.prefix}api_key_env: {server.api_key_env} holds no key: it must be one line of plain characters")
     return key
 
 

@@ -153,7 +153,7 @@ def test_a_spent_budget_leaves_no_result_and_the_command_with_a_larger_one_goes_
         prices = ("judge.price_input=1000", "judge.price_output=1000", "judge.max_in_flight=1")
         settings = [f"out={tmp_path / 'o'}", "task.floors=false", *openai_at(faults.base_url, *prices)]
         # 1.5 dollars a call, and at most about 2.2: after the third the next could bring 4.5 above 6.
-        with pytest.raises(BudgetSpent, match=r"^budget_usd: given 6\.0, spent 4\.5000 US dollars: .* 3 of 11 requests"):
+        with pytest.raises(BudgetSpent, match=r"^judge\.budget_usd: given 6\.0, spent 4\.5000 US dollars: .* 3 of 11 requests"):
             evaluate(run, *settings, "judge.budget_usd=6")
         assert not (tmp_path / "o" / "result.json").exists()
         calls = evaluate(run, *settings, "judge.budget_usd=100")["judge"]["calls"]
@@ -191,9 +191,9 @@ def test_the_key_is_on_no_disk_and_in_no_log(
 
 def test_who_cannot_be_asked_is_said_before_any_work(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JUDGE_KEY")
-    with pytest.raises(CallError, match=r"^api_key_env: the environment has no variable JUDGE_KEY; allowed: "):
+    with pytest.raises(CallError, match=r"^judge\.api_key_env: the environment has no variable JUDGE_KEY; allowed: "):
         evaluate(run, f"out={tmp_path / 'o'}", *openai_at("http://127.0.0.1:9/v1"))
-    with pytest.raises(ModelError, match=r"^path: given 'nowhere'; allowed: "):
+    with pytest.raises(ModelError, match=r"^judge\.path: given 'nowhere'; allowed: "):
         evaluate(run, f"out={tmp_path / 'l'}", "judge=local", "judge.path=nowhere")
     assert list(tmp_path.rglob("samples.jsonl")) == []
 

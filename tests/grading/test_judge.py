@@ -339,7 +339,9 @@ def test_a_budget_ends_it_and_a_larger_one_goes_on(tmp_path: Path) -> None:
     cases = [replace(CASE, id=letter, question=letter) for letter in "abcd"]
     most = num_bytes(Request(load_prompt("v1").messages(cases[0], show_gold=True))) + 2 * 64 + 512
     with FaultServer(say=lambda body: said("planning")).running() as faults:
-        with pytest.raises(BudgetSpent, match=rf"^budget_tokens: given {most + 20}, spent 30 tokens: .* 2 of 4 requests are "):
+        with pytest.raises(
+            BudgetSpent, match=rf"^judge\.budget_tokens: given {most + 20}, spent 30 tokens: .* 2 of 4 requests are "
+        ):
             judged(judge_at(faults, budget_tokens=most + 20, max_in_flight=1), cases, tmp_path)
         assert not (tmp_path / "verdicts.jsonl").exists()
         summary = judged(judge_at(faults, budget_tokens=most + 60), cases, tmp_path)
@@ -418,7 +420,7 @@ def test_a_case_too_long_for_the_local_model_is_an_error_of_its_own(tmp_path: Pa
 
 
 def test_a_local_model_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"^path: given 'nowhere'; allowed: a folder with config\.json"):
+    with pytest.raises(ModelError, match=r"^judge\.path: given 'nowhere'; allowed: a folder with config\.json"):
         judged(LocalJudge(path="nowhere"), CASES, tmp_path)
 
 
