@@ -225,12 +225,12 @@ class Client:
                 status, headers, body = raw.status_code, raw.headers, raw.text
         except openai.APIStatusError as error:
             status, headers, body = error.status_code, error.response.headers, error.response.text
-        except (TimeoutError, openai.APITimeoutError) as error:
-            words = f"no answer within {server.timeout_s:g} s"
-            return Reply(None, error=words, is_transient=True, may_be_billed=not is_unsent(error))
+        except (TimeoutError, openai.APITimeoutError):
+            return Reply(None, error=f"no answer within {server.timeout_s:g} s", is_transient=True)
         except openai.APIConnectionError as error:
             words = f"no connection: {error_message(str(error.__cause__ or error))}"
-            return Reply(None, error=words, is_transient=True, may_be_billed=not is_unsent(error))
+            was_heard = type(error.__cause__).__name__ != "ConnectError"
+            return Reply(None, error=words, is_transient=True, may_be_billed=was_heard)
         return read_reply(status, headers, body)
 
     def _row(self, key: str, request: Request, reply: Reply, bound: tuple[int, int]) -> dict[str, Any]:
@@ -292,11 +292,6 @@ def check_ready(server: Server) -> str | None:
     if not key.isascii() or not key.isprintable():
         raise CallError(f"{server.prefix}api_key_env: {server.api_key_env} holds no key: it must be one line of plain characters")
     return key
-
-
-def is_unsent(error: BaseException) -> bool:
-    """Whether a call failed before the server could hear of it."""
-    return type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError")
 
 
 def completion(row: Mapping[str, Any], *, is_cached: bool = False) -> Completion:
