@@ -45,6 +45,7 @@ NOT_RESULT = frozenset(
 """Keys that say where and how a run works, not what comes out: no part of its name, free to differ when it resumes."""
 
 OPTIMIZERS = ("adamw", "muon")
+TOOLS = ("repair", "calculator")
 SCHEDULES = ("constant", "linear", "cosine")
 
 AT_LEAST = {
@@ -141,7 +142,8 @@ class TrainConfig:
     name: str | None = None
     """Folder below ``outputs``; null names the run by what was asked for."""
     init_from: str | None = None
-    """Checkpoint folder to start from, in place of the stage before."""
+    """Where to start, in place of the stage before: a checkpoint's folder; or a run by its name, such as
+    ``experiment=stories_cot,seed=1``, which is trained first where it is missing."""
     overwrite: bool = False
     """Do the run again, even where its result is stored."""
     device: str = "auto"
@@ -159,13 +161,17 @@ class EvalConfig:
     """Everything ``python -m latent_lab.eval`` can be told; ``task`` and the next four are config groups."""
 
     run: str = ""
-    """A run's folder, or its name below ``outputs``; a task that grades nothing can do without."""
+    """A run's folder, or its name below ``outputs``; several, as ``A,B``, are compared by ``task=answers``; a task that grades
+    nothing can do without."""
     task: Any = MISSING
     """What is measured."""
     dataset: Any = None
     """The problems; null takes the dataset the run was trained on."""
     judge: Any = None
     """Who says what a wrong answer failed by."""
+    tool: Any = "none"
+    """What computes beside the model: ``repair`` (its chain is computed again afterwards), ``calculator`` (results are written
+    for it while it generates), both as ``[repair,calculator]``, or ``none``."""
     oracle: Any = None
     """What reads the thoughts."""
     tracker: Any = None
@@ -204,6 +210,27 @@ class EvalConfig:
             return path
         beside = path.parent / graded  # found wherever the command is given, where both lie below the same outputs
         return beside if (beside / CONFIG).is_file() else self._folder(graded)
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The runs that ``run`` names. A comma may be part of a name: what is there as one run counts as one."""
+
+        def parts(pieces: list[str]) -> list[str] | None:
+            for count in range(len(pieces), 0, -1):
+                name = ",".join(pieces[:count])
+                if name and (self._folder(name) / CONFIG).is_file():
+                    rest = parts(pieces[count:]) if pieces[count:] else []
+                    if rest is not None:
+                        return [name, *rest]
+            return None
+
+        return tuple(parts(self.run.split(",")) or [self.run])
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """The tools that ``tool`` names."""
+        given = self.tool if isinstance(self.tool, list) else [self.tool]
+        return tuple(str(tool) for tool in given if tool not in (None, "none"))
 
     def _folder(self, run: str) -> Path:
         path = Path(run).expanduser()
@@ -265,8 +292,14 @@ def check_training(config: TrainConfig) -> None:
         raise ConfigError("model.state", state, "there is no such file; allowed: a state dict to read, or null")
     if name is not None and (name.startswith("/") or ".." in Path(name).parts or not name.strip()):
         raise ConfigError("name", name, "allowed: the name of a folder below outputs")
-    if config.init_from is not None and not Path(config.init_from).is_dir():
-        raise ConfigError("init_from", config.init_from, "there is no such folder; allowed: a checkpoint's folder")
+    if config.init_from is not None and not (Path(config.init_from).is_dir() or is_name_of_run(config.init_from)):
+        rest = "there is no such folder; allowed: a checkpoint's folder, or a run's overrides joined by commas, to train first"
+        raise ConfigError("init_from", config.init_from, rest)
+
+
+def is_name_of_run(text: str) -> bool:
+    """Whether a text is a run's name as the overrides give it: ``key=value`` joined by commas, and no path."""
+    return "/" not in text and all("=" in part.strip("=") for part in text.split(","))
 
 
 def check_evaluation(config: EvalConfig) -> None:
@@ -274,12 +307,18 @@ def check_evaluation(config: EvalConfig) -> None:
     check_choice("split", config.split, SPLITS)
     if not isinstance(config.judge, Nothing | None) and not getattr(config.task, "takes_judge", False):
         raise ConfigError("judge", type(config.judge).__name__, "this task judges no answers; allowed: none")
+    for tool in config.tools:
+        check_choice("tool", tool, ("none", *TOOLS))
+    if config.tools and not getattr(config.task, "takes_tool", False):
+        raise ConfigError("tool", ", ".join(config.tools), "this task lets no tool help; allowed: none")
+    if len(config.runs) > 1 and not getattr(config.task, "takes_runs", False):
+        raise ConfigError("run", config.run, "this task grades one run at a time; allowed: one of them, or several with -m")
     if not config.run and not getattr(config.task, "needs_run", True):
         if config.dataset is None and getattr(config.task, "needs_dataset", True):
             raise ConfigError(
                 "dataset", None, "allowed: the problems to describe, as in dataset=gsm8k, or run= to take that run's"
             )
-    elif not config.run or not (config.run_folder / CONFIG).is_file():
+    elif not config.run or (len(config.runs) == 1 and not (config.run_folder / CONFIG).is_file()):
         finished = sorted(Path(config.outputs).glob(f"*/{RESULT}"), key=lambda file: -file.stat().st_mtime)
         names = [*(file.parent.name for file in finished[:MOST_RUNS_NAMED]), *["..."] * (len(finished) > MOST_RUNS_NAMED)]
         known = "; ".join(names) or f"none in {config.outputs} yet"

@@ -3,6 +3,7 @@
 import re
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -59,6 +60,18 @@ class Job:
         kept = [text for text in self.overrides if parse(text).key_or_group not in dropped]
         return job(self.door, [*kept, *(f"{group}={choice}" for group, choice in choices.items())], self.is_sweep)
 
+    @property
+    def first(self) -> "Job | None":
+        """The job that ``init_from`` names by its overrides; it is to be trained first. None: a folder, or nothing.
+
+        How and where this job works (device, threads, outputs ...) holds for that one, too.
+        """
+        name = getattr(self.config, "init_from", None)
+        if not name or Path(name).is_dir():
+            return None
+        kept = [text for text in self.overrides if parse(text).key_or_group in NOT_RESULT - {"name", "overwrite"}]
+        return job(self.door, [*name.split(","), *kept], self.is_sweep)
+
 
 def job(door: str, overrides: list[str], is_sweep: bool = False) -> Job:
     """Compose, build and check one job from overrides as a person types them; raise :class:`ConfigError`."""
@@ -69,7 +82,20 @@ def job(door: str, overrides: list[str], is_sweep: bool = False) -> Job:
     plain = OmegaConf.to_container(composed)
     name = getattr(config, "name", None)
     readable = [re.sub(r"^([\w.]+)='([\w./-]+)'$", r"\1=\2", text) for text in overrides]
-    return Job(config, typing.cast(dict[str, Any], plain), name or slug(overrides), door, readable, is_sweep)
+    made = Job(config, typing.cast(dict[str, Any], plain), name or slug(overrides), door, readable, is_sweep)
+    check_first(made)
+    return made
+
+
+def check_first(made: Job) -> None:
+    """Raise :class:`ConfigError` where ``init_from`` names a run by overrides that make none, or this very run."""
+    given = getattr(made.config, "init_from", None)
+    try:
+        first = made.first
+    except ConfigError as error:
+        raise ConfigError("init_from", given, f"there is no such folder, and as the name of a run: {error}") from error
+    if first is not None and first.slug == made.slug:
+        raise ConfigError("init_from", given, "that is this very run; allowed: another one")
 
 
 def jobs(door: str, overrides: list[str]) -> list[Job]:

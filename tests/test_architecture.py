@@ -39,8 +39,8 @@ ROOMS: dict[tuple[str, ...], set[str]] = {
     ("peft",): {"adapters"},
     ("wandb", "trackio", "tensorboard", "torch.utils.tensorboard"): {"tracking"},
     ("rich",): {"progress"},
-    ("jinja2",): {"report.page"},
-    ("matplotlib",): {"report.card_figure", "report.table_figure", "report.confusion_figure"},
+    ("jinja2",): {"report.page", "report.study_page"},
+    ("matplotlib",): {"report.study_figure", "report.card_figure", "report.table_figure", "report.confusion_figure"},
     ("datasets",): {"problems.hub"},
     ("pyarrow",): {"problems.files"},
     ("openai", "tenacity", "aiolimiter"): {"calls.client"},
@@ -201,7 +201,7 @@ def test_what_the_command_line_needs_is_imported_without_torch() -> None:
     names += ["problems.competition", "problems.checks", "report.card_task", "report.table_task", "report.table_runs"]
     names += ["calls.server", "calls.ledger", "calls.client", "calls.local", "grading.judges", "grading.judge"]
     names += ["grading.repair", "grading.published", "problems.gsm_hard", "report.regrade_task", "report.regrade"]
-    names += ["grading.answers", "grading.agreement"]
+    names += ["grading.answers", "grading.agreement", "report.answers_task"]
     command = "import sys, importlib\nfor name in sys.argv[1:]:\n    importlib.import_module('latent_lab.' + name)\n"
     command += "    assert not {'torch', 'transformers', 'accelerate'} & set(sys.modules), name\n"
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}

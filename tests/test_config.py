@@ -252,7 +252,17 @@ def test_a_run_is_found_by_path_or_below_outputs(finished: Path, tmp_path: Path,
             ["stage=cot", "stage.latents_per_step=2"],
             "stage.latents_per_step: given 2; stage.kind=cot has no latent slots; allowed: leave it out",
         ),
-        (["init_from=a=1,b=2"], "init_from: given a=1,b=2; there is no such folder; allowed: a checkpoint's folder"),
+        (
+            ["init_from=a"],
+            "init_from: given a; there is no such folder; allowed: a checkpoint's folder, or a run's overrides joined by commas, "
+            "to train first",
+        ),
+        (
+            ["init_from=stage=99,seed=2"],
+            f"init_from: given stage=99,seed=2; there is no such folder, and as the name of a run: stage: given 99; "
+            f"allowed: {', '.join(options('stage'))}",
+        ),
+        (["seed=2", "init_from=seed=2"], "init_from: given seed=2; that is this very run; allowed: another one"),
         (["dataset=file"], "dataset.path: given nothing; allowed: the problems to read; write dataset.path=..."),
         (["dataset=hub"], "dataset.name: given nothing; allowed: the problems to read; write dataset.name=..."),
         (["name=../x"], "name: given ../x; allowed: the name of a folder below outputs"),

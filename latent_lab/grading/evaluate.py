@@ -15,6 +15,7 @@ from torch import Tensor
 from latent_lab.backbone import MARKERS, Backbone
 from latent_lab.batching import Batch, collate
 from latent_lab.grading.answers import REASONS, Equivalence, Grading, digits_right, is_integer, normalise
+from latent_lab.grading.calculator import Calculator, Vocabulary
 from latent_lab.grading.statistics import mean_interval, wilson
 from latent_lab.problems import Problem
 from latent_lab.problems.arithmetic import sum_asked
@@ -90,6 +91,8 @@ class Solver:
     enough, at most ``num_slots``), or ``gold_chain_leak``; see ``task.thoughts``."""
     grading: Grading | None = None
     """How answers are graded; None: as the layout says where they stand, and exactly."""
+    calculator: Vocabulary | None = None
+    """What writes the results of steps for the model; None: nothing does."""
 
     @property
     def controls(self) -> tuple[str, ...]:
@@ -208,6 +211,7 @@ class Solver:
         return replies
 
     def _generate(self, batch: Batch, ends: list[int], edit: ThoughtEdit | None) -> Tensor:
+        tool = {"logits_processor": [Calculator(self.calculator)]} if self.calculator else {}
         return self.reasoner.generate(
             batch.input_ids,
             batch.attention_mask,
@@ -216,6 +220,7 @@ class Solver:
             pad_token_id=self.backbone.pad,
             edit=edit,
             is_closed=batch.is_closed,
+            **tool,
         )
 
     def _edit(self, donors: Seq[Encoded], control: str | None) -> ThoughtEdit | None:

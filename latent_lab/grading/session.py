@@ -21,6 +21,7 @@ from latent_lab.grading import judge
 from latent_lab.grading.evaluate import Solver, floors, in_words, summary, teacher_forced
 from latent_lab.grading.judges import Asking
 from latent_lab.grading.task import Answers
+from latent_lab.grading.tools import add_tools, with_tools
 from latent_lab.job import Job
 from latent_lab.problems import DataError, Problem
 from latent_lab.run import CONFIG, RESULT, Run, accelerator, open_run_together, seed_everything
@@ -80,6 +81,16 @@ class Session:
         rules = [judge.by_rules(case, lambda given, gold: same(given, gold) is True) for case in cases]
         return {"judge": judge.judged(chosen, cases, rules, self.run.folder, self.solver.reasoner.device)}
 
+    def helped(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Give the graded rows of ``problems`` a column for each tool of the job, and say what they amount to."""
+        tools = self.config.tools
+        if not tools:
+            return {}
+        add_tools(
+            tools, rows, self.solver, self.problems, self.trained.stage.encode(self.problems, self.solver.backbone.tokenizer)
+        )
+        return with_tools(tools, rows, self.config.seed)
+
 
 @contextmanager
 def session(job: Job, task: Answers) -> Iterator[Session]:
@@ -128,6 +139,7 @@ def answers(task: Answers, job: Job) -> dict[str, Any]:
     with session(job, task) as at:
         if at.run.result is None:
             result, rows = at.score(at.problems, with_floors=task.floors)
+            result |= at.helped(rows)
             at.run.samples(rows)
             result |= at.verdicts(rows)
             at.run.finish({"task": "answers", "run": at.config.run, "split": at.config.split, **result})

@@ -10,25 +10,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
-
 from latent_lab.config import NOT_RESULT, ConfigError, EvalConfig
 from latent_lab.files import atomic
 from latent_lab.grading.session import CHECKPOINT, fingerprint, trained_config
-from latent_lab.job import Job, job
-from latent_lab.overrides import as_hydra_reads, parse
+from latent_lab.job import Job
+from latent_lab.overrides import as_hydra_reads
 from latent_lab.problems import DataError, Dataset, Problem, Split
 from latent_lab.problems.files import NoSplit
+from latent_lab.report.graded import graded as graded_as
 from latent_lab.report.shortcuts import floors
 from latent_lab.report.table_figure import draw
 from latent_lab.report.table_rows import in_words, markdown, row, rule_row
 from latent_lab.report.table_runs import Group, Trained
 from latent_lab.report.table_task import TableTask
-from latent_lab.run import CONFIG, RESULT, RunConflict, open_run
+from latent_lab.run import RESULT, open_run
 
 log = logging.getLogger(__name__)
 
 TABLE, FIGURE = "table.md", "table.png"
+NOT_OURS = ("task", "run", "out", "overwrite")
+"""Words of this task's command that say nothing of how a run is graded."""
 
 
 def table(task: TableTask, asked: Job, groups: Sequence[Group]) -> dict[str, Any]:
@@ -103,45 +104,10 @@ def models(groups: Sequence[Group], asked: Job) -> list[dict[str, Any]]:
         for run in group.runs:
             done += 1
             log.info("run %d of %d: %s", done, total, run.folder)
-            graded.append(answers(run, asked))
+            graded.append(graded_as(run.folder, asked, NOT_OURS)[1])
         names, seeds = [name_of(run, asked) for run in group.runs], [run.seed for run in group.runs]
         rows.append(row(group.label, names, seeds, graded, [run.result for run in group.runs]))
     return rows
-
-
-def answers(run: Trained, asked: Job) -> dict[str, Any]:
-    """A run graded as ``task=answers`` does with the same words, or as that was stored.
-
-    ``overwrite=true`` redoes the table, and of the evaluations only those whose problems or weights have changed since.
-    """
-    others = ("task", "run", "out", "overwrite")
-    words = [text for text in asked.overrides if parse(text).key_or_group.partition(".")[0] not in others]
-    words = [*words, f"run={run.folder}"]
-    evaluation = job("eval", words)
-    stored = stored_as(run, evaluation)
-    if stored and stored.name != evaluation.slug:
-        words.append(f"out={stored}")
-        evaluation = job("eval", words)
-    try:
-        result: dict[str, Any] = evaluation.config.task.run(evaluation)
-    except RunConflict:
-        if not asked.config.overwrite:
-            raise
-        evaluation = job("eval", [*words, "overwrite=true"])
-        result = evaluation.config.task.run(evaluation)
-    return result
-
-
-def stored_as(run: Trained, evaluation: Job) -> Path | None:
-    """Where a run's folder holds the result of an evaluation, in whatever words it was asked for (``task=answers`` or not)."""
-
-    def what(config: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in config.items() if key not in NOT_RESULT | {"problems", "weights"}}
-
-    for result in sorted((run.folder / "eval").glob(f"*/{RESULT}")):
-        if what(yaml.safe_load((result.parent / CONFIG).read_text(encoding="utf-8"))) == what(evaluation.plain):
-            return result.parent
-    return None
 
 
 def rules(dataset: Dataset, problems: list[Problem]) -> list[dict[str, Any]]:

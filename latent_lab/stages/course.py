@@ -134,7 +134,8 @@ def train(job: Job) -> dict[str, Any]:
     start = Path(config.init_from) if config.init_from else None
     check(config, load(config, "train"))  # before any earlier stage is trained for nothing
     has_weights = getattr(config.model, "state", None) is not None
-    if start is None and not has_weights and (earlier := config.stage.before(job)):
+    earlier = job.first or (config.stage.before(job) if start is None and not has_weights else None)
+    if earlier:
         train(earlier)
         start = Path(earlier.config.outputs) / earlier.slug / CHECKPOINT
     if config.threads:

@@ -112,6 +112,8 @@ def small(name: str, tmp_path: Path) -> list[str]:
         "device=cpu",
         "precision=fp32",
     ]
+    if config["init_from"]:
+        overrides += ["init_from=null"]
     if config["model"]["_target_"].endswith("Pretrained"):
         overrides += ["model=folder", f"model.path={save_hub_model(tmp_path / 'model', 'gpt2')}"]
     else:
@@ -138,7 +140,7 @@ def test_every_recipe_takes_a_few_steps(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [name for name in options("experiment") if name.endswith("_small")])
 def test_a_small_recipe_has_a_large_twin_and_the_same_method(name: str) -> None:
-    if name == "addition_small":
+    if name in ("addition_small", "gsm_hard_small"):  # a table and a study of their own
         return
     twin = name.removesuffix("_small")
     assert twin in options("experiment")

@@ -1,0 +1,51 @@
+"""The page of a study: one self-contained HTML file with its tables, tests, pictures, and examples of what failed and how.
+
+Reading it needs no network: style and pictures are inline, nothing is loaded, no script runs. What a model wrote is escaped.
+"""
+
+import base64
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from latent_lab.files import atomic
+
+
+def write_page(
+    path: Path, result: dict[str, Any], examples: Sequence[dict[str, Any]], pictures: Sequence[Path], command: Sequence[str]
+) -> None:
+    """Write the page to ``path``, whole or not at all; ``examples`` are graded rows with the keys ``run`` and ``kind``."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(interval=interval, p=p_value, way=way)
+    images = [base64.b64encode(picture.read_bytes()).decode("ascii") for picture in pictures]
+    page = environment.get_template("study.html.j2")
+    text = page.render(result=result, examples=examples, images=images, command=shlex.join(command))
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def interval(rate: dict[str, Any], signed: bool = False) -> str:
+    """A share or a difference of shares with its interval, in percent."""
+    if rate["value"] is None:
+        return "-"
+    low, value, high = (100 * rate[key] for key in ("low", "value", "high"))
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" if signed else f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def p_value(value: float) -> str:
+    """A p-value as it is read: two digits, and no more zeros than needed."""
+    return f"{value:.2f}" if value >= 0.01 else f"{value:.1g}"
+
+
+def way(name: str) -> str:
+    """A way to answer in words."""
+    return "no tool" if name == "none" else name
