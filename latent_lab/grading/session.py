@@ -30,6 +30,8 @@ from latent_lab.supervision import StepDecoder
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint"
+IDENTITY = frozenset({"problems", "weights", "judge_prompt"})
+"""Hashes in the config of an evaluation's folder, of what decides its result though no setting shows it."""
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -159,6 +160,18 @@ def test_a_spent_budget_leaves_no_result_and_the_command_with_a_larger_one_goes_
         calls = evaluate(run, *settings, "judge.budget_usd=100")["judge"]["calls"]
         assert set(Counter(faults.prompts).values()) == {1}
     assert (calls["calls"], calls["cost_usd"]) == (11, 16.5)
+
+
+def test_every_run_of_a_study_is_judged_and_paid_once(run: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(run, run.parent / "y", ignore=shutil.ignore_patterns("eval"))
+    with FaultServer(say=judge_by_length).running() as faults:
+        settings = ["task.floors=false", "limit=5", *openai_at(faults.base_url), f"outputs={run.parent}"]
+        found = evaluate(Path(f"{run},{other}"), *settings, f"out={tmp_path / 'study'}")["runs"]
+        calls = len(faults.seen)
+        assert [found[label]["judge"]["judged"] for label in ("x", "y")] == [5, 5]
+        assert sum(found[label]["judge"]["calls"]["calls"] for label in ("x", "y")) == calls
+        again = evaluate(Path(f"{run},{other}"), *settings, "judge.max_in_flight=2", f"out={tmp_path / 'again'}")["runs"]
+        assert (again, len(faults.seen)) == (found, calls)
 
 
 def test_the_key_is_on_no_disk_and_in_no_log(
