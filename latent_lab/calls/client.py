@@ -225,12 +225,12 @@ class Client:
                 status, headers, body = raw.status_code, raw.headers, raw.text
         except openai.APIStatusError as error:
             status, headers, body = error.status_code, error.response.headers, error.response.text
-        except (TimeoutError, openai.APITimeoutError) as error:
-            words = f"no answer within {server.timeout_s:g} s"
-            return Reply(None, error=words, is_transient=True, may_be_billed=not is_unsent(error))
+        except (TimeoutError, openai.APITimeoutError):
+            return Reply(None, error=f"no answer within {server.timeout_s:g} s", is_transient=True)
         except openai.APIConnectionError as error:
             words = f"no connection: {error_message(str(error.__cause__ or error))}"
-            return Reply(None, error=words, is_transient=True, may_be_billed=not is_unsent(error))
+            was_heard = type(error.__cause__).__name__ != "ConnectError"
+            return Reply(None, error=words, is_transient=True, may_be_billed=was_heard)
         return read_reply(status, headers, body)
 
     def _row(self, key: str, request: Request, reply: Reply, bound: tuple[int, int]) -> dict[str, Any]:
@@ -265,7 +265,9 @@ class Client:
             "budget_tokens": (server.budget_tokens, f"{tokens} tokens"),
             "budget_usd": (server.budget_usd, f"{usd:.4f} US dollars"),
         }
-        said = "; ".join(f"{name}: given {cap}, spent {spent}" for name, (cap, spent) in caps.items() if cap is not None)
+        said = "; ".join(
+            f"{server.prefix}{name}: given {cap}, spent {spent}" for name, (cap, spent) in caps.items() if cap is not None
+        )
         return (
             f"{said}: the next call could exceed it. {done} of {asked} requests are answered and kept; a larger one goes on there"
         )
@@ -284,17 +286,12 @@ def check_ready(server: Server) -> str | None:
     key = os.environ.get(server.api_key_env, "").strip()
     if not key:
         raise CallError(
-            f"api_key_env: the environment has no variable {server.api_key_env}; allowed: the name of one that holds the key "
-            "for the server, or null for a server that wants none"
+            f"{server.prefix}api_key_env: the environment has no variable {server.api_key_env}; allowed: the name of one that "
+            "holds the key for the server, or null for a server that wants none"
         )
     if not key.isascii() or not key.isprintable():
-        raise CallError(f"api_key_env: what {server.api_key_env} holds is no key: it must be one line of plain characters")
+        raise CallError(f"{server.prefix}api_key_env: {server.api_key_env} holds no key: it must be one line of plain characters")
     return key
-
-
-def is_unsent(error: BaseException) -> bool:
-    """Whether a call failed before the server could hear of it."""
-    return type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError")
 
 
 def completion(row: Mapping[str, Any], *, is_cached: bool = False) -> Completion:

@@ -23,16 +23,19 @@ class Chat:
     tokenizer: Any
 
     @classmethod
-    def load(cls, path: str, revision: str | None, dtype: str, device: "torch.device | str") -> "Chat":
-        """Load both from a folder or from the hub; ModelError where there are none. On ``auto``, a GPU if there is one."""
+    def load(cls, path: str, revision: str | None, dtype: str, device: "torch.device | str", key: str = "path") -> "Chat":
+        """Load both from a folder or from the hub; ModelError, about the setting ``key``, where there are none.
+
+        The device ``auto`` is a GPU if there is one.
+        """
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        with found(path):
+        with found(path, key):
             tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
             model = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=getattr(torch, dtype))
         if tokenizer.eos_token_id is None:
-            raise ModelError(f"path: the tokenizer of {path!r} has no end-of-text token, so replies could not stop")
+            raise ModelError(f"{key}: the tokenizer of {path!r} has no end-of-text token, so replies could not stop")
         if device in ("auto", "cuda"):
             has_cuda = torch.cuda.is_available()
             if device == "cuda" and not has_cuda:
@@ -106,12 +109,12 @@ def no_room(length: int, room: int) -> Completion:
 
 
 @contextmanager
-def found(path: str) -> Iterator[None]:
-    """Load something of a model inside; ModelError where there is none."""
+def found(path: str, key: str) -> Iterator[None]:
+    """Load something of a model inside; ModelError, about the setting ``key``, where there is none."""
     try:
         with no_bars():
             yield
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         where = "a folder with config.json, weights and tokenizer, or a name on the hub that can be reached from here"
-        raise ModelError(f"path: given {path!r}; allowed: {where} ({reason})") from error
+        raise ModelError(f"{key}: given {path!r}; allowed: {where} ({reason})") from error

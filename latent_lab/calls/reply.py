@@ -66,7 +66,8 @@ def read_reply(status: int, headers: Mapping[str, str], body: str, now: datetime
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
-        return Reply(status, usage=usage, error="no choice in the answer", is_transient=True, retry_after=wait)
+        said = f": {error_message(body)}" if isinstance(whole, dict) and whole.get("error") else ""
+        return Reply(status, usage=usage, error=f"no choice in the answer{said}", is_transient=True, retry_after=wait)
     thinking = message.get("reasoning_content") or message.get("reasoning")
     return Reply(
         status,

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 LIMIT_NAMES = ("max_tokens", "max_completion_tokens")
@@ -17,6 +17,9 @@ HIDDEN = "***"
 @dataclass
 class Server:
     """One model of one OpenAI-compatible server (``POST {base_url}/chat/completions``)."""
+
+    prefix: ClassVar[str] = ""
+    """What stands before the names of these settings on a command line, for messages."""
 
     base_url: str = "https://api.openai.com/v1"
     """Where the server listens, without ``/chat/completions``."""

@@ -38,6 +38,11 @@ class JudgeError(ValueError):
     """A judge that gave no verdicts to build on; what it did give is kept, and the message says what to do."""
 
 
+def identity(chosen: Any) -> dict[str, str]:
+    """What of ``judge=`` decides a result though no setting shows it, for a run's config: the text of the prompt."""
+    return {"judge_prompt": load_prompt(chosen.prompt).sha256} if isinstance(chosen, Asking) else {}
+
+
 def wrong_cases(rows: Sequence[Mapping[str, Any]]) -> list[Case]:
     """The wrong answers among graded rows (``samples.jsonl``)."""
     return [

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from latent_lab.calls.server import Server
 from latent_lab.grading.judge_prompt import Case, Verdict, load_prompt, read_verdict
@@ -86,6 +86,8 @@ class Asking(ABC):
 @dataclass
 class OpenAIJudge(Asking, Server):
     """Models behind an OpenAI-compatible server."""
+
+    prefix: ClassVar[str] = "judge."
 
     more_models: list[str] = field(default_factory=list)
     """Further models of the server, each another judge; where prices differ, give the highest."""
@@ -180,7 +182,7 @@ class LocalJudge(Asking):
 
         from latent_lab.calls.local import found
 
-        with found(self.path):
+        with found(self.path, "judge.path"):
             AutoConfig.from_pretrained(self.path, revision=self.revision)
 
     @contextmanager
@@ -188,7 +190,7 @@ class LocalJudge(Asking):
         """Load the model onto ``device``."""
         from latent_lab.calls.local import Chat
 
-        chat = Chat.load(self.path, self.revision, self.dtype, device)
+        chat = Chat.load(self.path, self.revision, self.dtype, device, "judge.path")
         prompt = load_prompt(self.prompt)
 
         def ask(cases: Sequence[Case]) -> list[list[Verdict]]:

@@ -30,6 +30,8 @@ from latent_lab.supervision import StepDecoder
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint"
+IDENTITY = frozenset({"problems", "weights", "judge_prompt"})
+"""Hashes in the config of an evaluation's folder, of what decides its result though no setting shows it."""
 
 
 @dataclass
@@ -107,7 +109,7 @@ def session(job: Job, task: Answers) -> Iterator[Session]:
         if not problems:
             raise DataError(f"split={config.split}: the dataset has no problem there; choose another split or dataset")
         weights = config.run_folder / CHECKPOINT / "model.safetensors"
-        identity = {"problems": fingerprint(problems), "weights": fingerprint(weights)}
+        identity = {"problems": fingerprint(problems), "weights": fingerprint(weights), **judge.identity(config.judge)}
         folder = Path(config.out) if config.out else config.run_folder / "eval" / job.slug
         options = {"command": job.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
         with open_run_together(at, folder, {**job.plain, **identity}, **options) as run:

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from latent_lab.config import NOT_RESULT, EvalConfig
-from latent_lab.grading.session import answers
+from latent_lab.grading.session import IDENTITY, answers
 from latent_lab.job import Job, job
 from latent_lab.overrides import parse
 from latent_lab.run import CONFIG, RESULT, RunConflict
@@ -40,7 +40,7 @@ def stored_as(run: Path, evaluation: Job) -> Path | None:
     """Where a run's folder holds the result of an evaluation, in whatever words it was asked for (``task=answers`` or not)."""
 
     def what(config: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in config.items() if key not in NOT_RESULT | {"problems", "weights"}}
+        return {key: value for key, value in config.items() if key not in NOT_RESULT | IDENTITY}
 
     for result in sorted((run / "eval").glob(f"*/{RESULT}")):
         if what(yaml.safe_load((result.parent / CONFIG).read_text(encoding="utf-8"))) == what(evaluation.plain):

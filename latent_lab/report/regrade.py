@@ -97,7 +97,7 @@ def regrade(task: Regrade, job: Job) -> dict[str, Any]:
     rows = read(path)[: config.limit]
     outputs = [output(row) for row in rows]
     folder = Path(config.out) if config.out else Path(config.outputs) / "regraded" / path.stem
-    identity = {"outputs_read": hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()}
+    identity = {"outputs_read": hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest(), **judge.identity(config.judge)}
     options: dict[str, Any] = {"command": job.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
     with open_run(folder, {**job.plain, **identity}, **options) as run:
         if run.result is None:

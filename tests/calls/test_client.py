@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from faultserver import USAGE, Act, FaultServer, answer, error
 
-from latent_lab.calls.client import BudgetSpent, CallError, Client, Completion, Request, num_bytes
+from latent_lab.calls.client import BudgetSpent, CallError, Client, Completion, Request, check_ready, num_bytes
 from latent_lab.calls.ledger import LedgerError, open_ledger, read_ledger
 from latent_lab.calls.server import Server
 
@@ -316,7 +316,7 @@ def test_without_a_variable_no_key_of_the_user_is_sent(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [("", "no variable MY_KEY"), ("two\nlines", "is no key"), ("schlüssel", "is no key")]
+    ("value", "words"), [("", "no variable MY_KEY"), ("two\nlines", "MY_KEY holds no key"), ("schlüssel", "MY_KEY holds no key")]
 )
 def test_a_key_that_is_not_there_or_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, words: str) -> None:
     monkeypatch.setenv("MY_KEY", value)
@@ -348,6 +348,15 @@ def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None
     with pytest.raises(ValueError, match=r".") as wrong:
         Server(**({"model": "m"} | settings))
     assert str(wrong.value) == message
+
+
+@pytest.mark.parametrize("library", ["openai", "tenacity", "aiolimiter"])
+def test_a_library_that_is_not_installed(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latent_lab.calls.client.find_spec", lambda name: None if name == library else name)
+    with pytest.raises(
+        CallError, match=rf"^calling a server takes {library}, which is not installed: pip install 'latent_lab\[api\]'$"
+    ):
+        check_ready(Server(model="m"))
 
 
 # The ledger itself

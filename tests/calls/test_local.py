@@ -35,6 +35,18 @@ def test_a_completion_says_what_a_server_would(tmp_path: Path) -> None:
     ]
 
 
+def test_the_token_that_begins_every_text_stands_there_once(tmp_path: Path) -> None:
+    chat = load(save_hub_model(tmp_path, "llama"))
+    length = len(chat.tokenizer("Tom has", add_special_tokens=False)["input_ids"])
+    settings = {"batch_size": 1, "max_tokens": 1, "temperature": 0.0, "seed": 0}
+    chat.tokenizer.chat_template = "{{ bos_token }}{{ messages[0]['content'] }}"
+    (done,) = chat.complete([[{"role": "user", "content": "Tom has"}]], **settings)
+    assert done.usage.prompt == 1 + length
+    chat.tokenizer.chat_template = None
+    (done,) = chat.complete([[{"role": "user", "content": "Tom has"}]], **settings)
+    assert done.usage.prompt == len(chat.tokenizer("Tom has\n\n")["input_ids"])
+
+
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_a_reply_does_not_depend_on_what_stands_beside_it_in_the_batch(tmp_path: Path, family: str) -> None:
     chat = load(save_hub_model(tmp_path, family))

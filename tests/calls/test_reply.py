@@ -70,6 +70,21 @@ def test_an_error_in_one_line(body: str, words: str) -> None:
     assert error_message(body) == words
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("[1]", "no choice in the answer"),
+        ('{"choices": []}', "no choice in the answer"),
+        ('{"choices": [{"message": "hi"}]}', "no choice in the answer"),
+        ('{"error": {"message": "upstream is busy"}}', "no choice in the answer: upstream is busy"),
+        ('{"choices": [{"me', "malformed JSON"),
+    ],
+)
+def test_a_good_status_without_an_answer_may_pass(body: str, words: str) -> None:
+    reply = read_reply(200, {"retry-after": "2"}, body, NOW)
+    assert (reply.error, reply.is_transient, reply.may_be_billed, reply.retry_after) == (words, True, True, 2.0)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(

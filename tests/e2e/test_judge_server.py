@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -153,12 +154,24 @@ def test_a_spent_budget_leaves_no_result_and_the_command_with_a_larger_one_goes_
         prices = ("judge.price_input=1000", "judge.price_output=1000", "judge.max_in_flight=1")
         settings = [f"out={tmp_path / 'o'}", "task.floors=false", *openai_at(faults.base_url, *prices)]
         # 1.5 dollars a call, and at most about 2.2: after the third the next could bring 4.5 above 6.
-        with pytest.raises(BudgetSpent, match=r"^budget_usd: given 6\.0, spent 4\.5000 US dollars: .* 3 of 11 requests"):
+        with pytest.raises(BudgetSpent, match=r"^judge\.budget_usd: given 6\.0, spent 4\.5000 US dollars: .* 3 of 11 requests"):
             evaluate(run, *settings, "judge.budget_usd=6")
         assert not (tmp_path / "o" / "result.json").exists()
         calls = evaluate(run, *settings, "judge.budget_usd=100")["judge"]["calls"]
         assert set(Counter(faults.prompts).values()) == {1}
     assert (calls["calls"], calls["cost_usd"]) == (11, 16.5)
+
+
+def test_every_run_of_a_study_is_judged_and_paid_once(run: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(run, run.parent / "y", ignore=shutil.ignore_patterns("eval"))
+    with FaultServer(say=judge_by_length).running() as faults:
+        settings = ["task.floors=false", "limit=5", *openai_at(faults.base_url), f"outputs={run.parent}"]
+        found = evaluate(Path(f"{run},{other}"), *settings, f"out={tmp_path / 'study'}")["runs"]
+        calls = len(faults.seen)
+        assert [found[label]["judge"]["judged"] for label in ("x", "y")] == [5, 5]
+        assert sum(found[label]["judge"]["calls"]["calls"] for label in ("x", "y")) == calls
+        again = evaluate(Path(f"{run},{other}"), *settings, "judge.max_in_flight=2", f"out={tmp_path / 'again'}")["runs"]
+        assert (again, len(faults.seen)) == (found, calls)
 
 
 def test_the_key_is_on_no_disk_and_in_no_log(
@@ -191,9 +204,9 @@ def test_the_key_is_on_no_disk_and_in_no_log(
 
 def test_who_cannot_be_asked_is_said_before_any_work(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JUDGE_KEY")
-    with pytest.raises(CallError, match=r"^api_key_env: the environment has no variable JUDGE_KEY; allowed: "):
+    with pytest.raises(CallError, match=r"^judge\.api_key_env: the environment has no variable JUDGE_KEY; allowed: "):
         evaluate(run, f"out={tmp_path / 'o'}", *openai_at("http://127.0.0.1:9/v1"))
-    with pytest.raises(ModelError, match=r"^path: given 'nowhere'; allowed: "):
+    with pytest.raises(ModelError, match=r"^judge\.path: given 'nowhere'; allowed: "):
         evaluate(run, f"out={tmp_path / 'l'}", "judge=local", "judge.path=nowhere")
     assert list(tmp_path.rglob("samples.jsonl")) == []
 

@@ -24,6 +24,7 @@ from latent_lab.grading.judge import judged as judged_beside
 from latent_lab.grading.judge_prompt import KINDS, Case, Verdict, load_prompt, read_verdict
 from latent_lab.grading.judges import LocalJudge, OpenAIJudge, Rules
 from latent_lab.job import job
+from latent_lab.run import RunConflict
 
 pytest.importorskip("openai", reason="the extra api is not installed")
 
@@ -338,7 +339,9 @@ def test_a_budget_ends_it_and_a_larger_one_goes_on(tmp_path: Path) -> None:
     cases = [replace(CASE, id=letter, question=letter) for letter in "abcd"]
     most = num_bytes(Request(load_prompt("v1").messages(cases[0], show_gold=True))) + 2 * 64 + 512
     with FaultServer(say=lambda body: said("planning")).running() as faults:
-        with pytest.raises(BudgetSpent, match=rf"^budget_tokens: given {most + 20}, spent 30 tokens: .* 2 of 4 requests are "):
+        with pytest.raises(
+            BudgetSpent, match=rf"^judge\.budget_tokens: given {most + 20}, spent 30 tokens: .* 2 of 4 requests are "
+        ):
             judged(judge_at(faults, budget_tokens=most + 20, max_in_flight=1), cases, tmp_path)
         assert not (tmp_path / "verdicts.jsonl").exists()
         summary = judged(judge_at(faults, budget_tokens=most + 60), cases, tmp_path)
@@ -417,7 +420,7 @@ def test_a_case_too_long_for_the_local_model_is_an_error_of_its_own(tmp_path: Pa
 
 
 def test_a_local_model_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"^path: given 'nowhere'; allowed: a folder with config\.json"):
+    with pytest.raises(ModelError, match=r"^judge\.path: given 'nowhere'; allowed: a folder with config\.json"):
         judged(LocalJudge(path="nowhere"), CASES, tmp_path)
 
 
@@ -456,3 +459,18 @@ def test_a_server_judges_what_is_wrong_in_a_file_of_outputs(tmp_path: Path) -> N
         assert "Final answer of the solution: (none)" in faults.prompts[1]
     assert (found["judged"], found["rules"]["agreement"]["value"], found["rules"]["uncertain"]) == (2, 1.0, 1)
     assert [row["rules"] for row in rows(tmp_path / "out" / "verdicts.jsonl")] == ["execution", "unclear"]
+
+
+def test_a_result_belongs_to_the_text_of_its_prompt(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(
+        json.dumps([{"question": "7*8?", "text_output": "54", "answer_output": "54", "answer": "56"}])
+    )
+    mine = tmp_path / "mine.txt"
+    mine.write_text("[system]\nJudge.\n[user]\n{question} {output} {gold}\n")
+    with FaultServer(say=lambda body: said("both")).running() as faults:
+        settings = ("judge=openai", "judge.model=tiny", f"judge.base_url={faults.base_url}", "judge.api_key_env=null")
+        regraded(tmp_path / "rows.json", tmp_path / "out", *settings, f"judge.prompt={mine}")
+        mine.write_text("[system]\nJudge well.\n[user]\n{question} {output} {gold}\n")
+        with pytest.raises(RunConflict, match="judge_prompt: stored "):
+            regraded(tmp_path / "rows.json", tmp_path / "out", *settings, f"judge.prompt={mine}")
+        assert len(faults.seen) == 1
