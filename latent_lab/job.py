@@ -88,14 +88,12 @@ def job(door: str, overrides: list[str], is_sweep: bool = False) -> Job:
 
 
 def check_first(made: Job) -> None:
-    """Raise :class:`ConfigError` where ``init_from`` names a run by overrides that make none, or this very run."""
-    given = getattr(made.config, "init_from", None)
+    """Raise :class:`ConfigError` where ``init_from`` names a run by overrides that make none."""
     try:
-        first = made.first
+        _ = made.first
     except ConfigError as error:
+        given = getattr(made.config, "init_from", None)
         raise ConfigError("init_from", given, f"there is no such folder, and as the name of a run: {error}") from error
-    if first is not None and first.slug == made.slug:
-        raise ConfigError("init_from", given, "that is this very run; allowed: another one")
 
 
 def jobs(door: str, overrides: list[str]) -> list[Job]:

@@ -262,7 +262,6 @@ def test_a_run_is_found_by_path_or_below_outputs(finished: Path, tmp_path: Path,
             f"init_from: given stage=99,seed=2; there is no such folder, and as the name of a run: stage: given 99; "
             f"allowed: {', '.join(options('stage'))}",
         ),
-        (["seed=2", "init_from=seed=2"], "init_from: given seed=2; that is this very run; allowed: another one"),
         (["dataset=file"], "dataset.path: given nothing; allowed: the problems to read; write dataset.path=..."),
         (["dataset=hub"], "dataset.name: given nothing; allowed: the problems to read; write dataset.name=..."),
         (["name=../x"], "name: given ../x; allowed: the name of a folder below outputs"),

@@ -169,9 +169,10 @@ def _first_number(text: str) -> Fraction | None:
 # The verdict on a text
 
 
-REASONS = ("no_answer", "truncated", "not_comparable")
+TOO_LONG = "too_long"
+REASONS = ("no_answer", "truncated", "not_comparable", TOO_LONG)
 """Why an answer is unscored: none was found; the text was cut off, and no answer is accepted or found in what there is; the rule
-cannot compare with the gold answer."""
+cannot compare with the gold answer; the question is longer than the model's positions, so it was never asked."""
 
 
 @dataclass(frozen=True, slots=True)

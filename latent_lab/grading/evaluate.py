@@ -14,7 +14,7 @@ from torch import Tensor
 
 from latent_lab.backbone import MARKERS, Backbone
 from latent_lab.batching import Batch, collate
-from latent_lab.grading.answers import REASONS, Equivalence, Grading, digits_right, is_integer, normalise
+from latent_lab.grading.answers import REASONS, TOO_LONG, Equivalence, Grading, digits_right, is_integer, normalise
 from latent_lab.grading.calculator import Calculator, Vocabulary
 from latent_lab.grading.statistics import mean_interval, wilson
 from latent_lab.problems import Problem
@@ -70,6 +70,8 @@ class Reply:
     num_thoughts: int
     stopped: bool
     """Whether it ended by itself; False: it was cut off at ``max_new_tokens``."""
+    is_too_long: bool = False
+    """Whether the problem does not fit into the model's positions; it was not asked then."""
 
 
 @dataclass
@@ -111,6 +113,10 @@ class Solver:
         """Positions the model has, its first and last token included."""
         return getattr(self.backbone.model.config, "max_position_embeddings", None) or 10**9
 
+    def fits(self, problem: Encoded) -> bool:
+        """Whether the model has positions for a problem's prompt and one token more."""
+        return len(problem.question) + self.num_slots + len(MARKERS) <= self.room
+
     def slots_of(self, problems: Seq[Encoded], control: str | None = None) -> list[int]:
         """Latent slots of each problem's prompt, one batch."""
         if control == "removed":
@@ -139,7 +145,7 @@ class Solver:
 
     def replies(self, problems: Seq[Encoded], control: str | None = None, *, quiet: bool = True) -> list[Reply]:
         """Answer every problem once, in their order; the work is shared by all processes and each gets all replies."""
-        ordered = sorted(problems, key=lambda p: (len(p.question), p.id))
+        ordered = sorted((p for p in problems if self.fits(p)), key=lambda p: (len(p.question), p.id))
         # Each with its donor for ``another_problem``: a neighbour, whatever the batches and processes.
         mine = list(zip(ordered, ordered[-1:] + ordered[:-1], strict=True))[self.rank :: self.world]
         written: list[Reply] = []
@@ -149,6 +155,7 @@ class Solver:
                 advance(len(part))
         if self.world > 1:
             written = gather_object(written)
+        written += [Reply(p.id, "", 0, 0, stopped=True, is_too_long=True) for p in problems if not self.fits(p)]
         by_id = {reply.id: reply for reply in written}
         if len(written) != len(problems) or len(by_id) != len(problems):
             raise RuntimeError(
@@ -235,13 +242,14 @@ class Solver:
 
 def evenly(items: Seq[Any], most: int) -> list[Seq[Any]]:
     """Cut into as few parts of at most ``most`` as possible, all about equally long."""
-    count = -(-len(items) // most)
+    count = -(-len(items) // most)  # of nothing there are no parts
     return [items[len(items) * i // count : len(items) * (i + 1) // count] for i in range(count)]
 
 
 def grade(problem: Problem, reply: Reply, grading: Grading = DEFAULT) -> dict[str, Any]:
     """Grade one reply; the row that goes to ``samples.jsonl``. ``correct`` is None where it is unscored, for a ``reason``."""
     verdict = grading.verdict(reply.text, problem.answer, truncated=not reply.stopped)
+    reason = TOO_LONG if reply.is_too_long else verdict.reason
     gold = normalise(problem.answer)
     known = sum_asked(problem.question) | problem.meta  # a file of sums does not say how many digits and carries they have
     return {
@@ -252,7 +260,7 @@ def grade(problem: Problem, reply: Reply, grading: Grading = DEFAULT) -> dict[st
         "answer": verdict.answer,
         "extractor": verdict.extractor,
         "status": verdict.status,
-        "reason": verdict.reason,
+        "reason": reason,
         "correct": verdict.correct,
         "digits_right": digits_right(verdict.answer or "", gold) if is_integer(gold) else None,
         "stopped": reply.stopped,
@@ -304,7 +312,7 @@ def teacher_forced(solver: Solver, sequences: Seq[Sequence]) -> dict[str, Any]:
     The figure published for Coconut-like models during training; it is told where the answer ends and is no accuracy.
     """
     right = 0
-    for part in evenly(sequences, solver.batch_size):
+    for part in evenly([s for s in sequences if len(s.ids) <= solver.room], solver.batch_size):
         batch = collate(part, solver.backbone.pad).to(solver.reasoner.device)
         out = solver.reasoner(batch.input_ids, batch.attention_mask, batch.labels, is_closed=batch.is_closed)
         hits = out.logits.argmax(-1) == out.targets

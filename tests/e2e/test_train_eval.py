@@ -389,7 +389,7 @@ def test_how_answers_are_found_and_compared_can_be_chosen(learned: Path, tmp_pat
     found = evaluate(learned, "task.extractors=[hashes,node]", "task.floors=false")  # two words are no node
     assert (found["accuracy"]["value"], found["unscored"]["no_answer"], found["accuracy_of_scored"]["n"]) == (0.0, 7, 0)
     found = evaluate(learned, "task.equivalence=numeric", "task.tolerance=1", "task.floors=false")  # no capital is a number
-    assert found["unscored"] == {"no_answer": 0, "truncated": 0, "not_comparable": 7}
+    assert found["unscored"] == {"no_answer": 0, "truncated": 0, "not_comparable": 7, "too_long": 0}
     shortest = min(row["tokens"] for row in rows(learned / "samples.jsonl"))
     cut = (f"task.max_new_tokens={shortest - 1}", "task.floors=false", "split=valid")
     assert evaluate(learned, *cut)["unscored"]["truncated"] == 7

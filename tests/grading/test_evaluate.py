@@ -352,7 +352,7 @@ def test_a_summary_by_hand() -> None:
     assert (total["no_answer"], total["not_stopped"]) == (2, 1)
     # One of two that can be scored is right; the others are neither right nor wrong.
     assert (total["accuracy_of_scored"]["value"], total["accuracy_of_scored"]["n"]) == (0.5, 2)
-    assert total["unscored"] == {"no_answer": 1, "truncated": 1, "not_comparable": 0}
+    assert total["unscored"] == {"no_answer": 1, "truncated": 1, "not_comparable": 0, "too_long": 0}
     assert (total["tokens_per_answer"], total["thoughts_per_answer"]) == (17 / 4, 3.0)
     # 1+2: one step; 9+5: one and a carry; 48+35 and 21+62: two.
     assert {key: (v["value"], v["n"]) for key, v in total["by_steps"].items()} == {"1": (1.0, 1), "2": (0.0, 3)}
