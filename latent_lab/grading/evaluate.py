@@ -4,8 +4,10 @@ Problem -> prompt (question, markers, a fixed number of slots) -> latent loop an
 chain reaches the prompt. The controls are the same model on the same problems with its thoughts removed or replaced.
 """
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import astuple, dataclass, replace
+from itertools import groupby
 from typing import Any, Protocol
 
 import torch
@@ -150,7 +152,7 @@ class Solver:
         mine = list(zip(ordered, ordered[-1:] + ordered[:-1], strict=True))[self.rank :: self.world]
         written: list[Reply] = []
         with progress("answering", len(mine), unit="problems", is_main=self.rank == 0 and not quiet) as advance:
-            for part in evenly(mine, self.batch_size):
+            for part in self._parts(mine):
                 written += self._answer([p for p, _ in part], [donor for _, donor in part], control)
                 advance(len(part))
         if self.world > 1:
@@ -200,6 +202,18 @@ class Solver:
         batch = collate(self.prompts(problems), self.backbone.pad).to(self.reasoner.device)
         return self.reasoner(batch.input_ids, batch.attention_mask, is_closed=batch.is_closed).thoughts
 
+    def _parts(self, pairs: Seq[tuple[Encoded, Encoded]]) -> Iterator[Seq[tuple[Encoded, Encoded]]]:
+        """Batches of problems with their donors, in order of length. Room for a whole answer, or all of them as much room.
+
+        A batch is cut off where its longest problem has no positions left: that must not cut off the others.
+        """
+
+        def lacking(pair: tuple[Encoded, Encoded]) -> int:
+            return max(len(pair[0].question) + self.num_slots + len(MARKERS) + self.max_new_tokens - self.room, 0)
+
+        for _, group in groupby(pairs, key=lacking):
+            yield from evenly(list(group), self.batch_size)
+
     def _answer(self, problems: Seq[Encoded], donors: Seq[Encoded], control: str | None) -> list[Reply]:
         prompts = self.prompts(problems, control)
         batch = collate(prompts, self.backbone.pad).to(self.reasoner.device)
@@ -242,7 +256,7 @@ class Solver:
 
 def evenly(items: Seq[Any], most: int) -> list[Seq[Any]]:
     """Cut into as few parts of at most ``most`` as possible, all about equally long."""
-    count = -(-len(items) // most)  # of nothing there are no parts
+    count = -(-len(items) // most)
     return [items[len(items) * i // count : len(items) * (i + 1) // count] for i in range(count)]
 
 

@@ -396,3 +396,30 @@ def test_gold_texts_stand_at_the_slots_that_mean_them(backbone: Backbone) -> Non
     assert solver.gold_texts(one) == ["8+5=13 write 3 carry 1", "4+3+1=8 write 8", ""]
     two = solver_on(backbone, Curriculum(stages=[3], latents_per_step=2, max_stage=3), num_slots=6)
     assert two.gold_texts(one) == [None, "8+5=13 write 3 carry 1", None, "4+3+1=8 write 8", "", ""]
+
+
+# What does not fit
+
+
+def test_a_problem_longer_than_the_models_positions_is_unscored_and_the_others_are_answered_as_ever(
+    backbone: Backbone, encoded: list[Encoded], replies: list[Reply]
+) -> None:
+    most = solver_on(backbone).room - 3 - 3  # slots, markers
+    at_the_edge, beyond = (replace(encoded[0], id=f"long-{n}", question=encoded[0].question * 99) for n in (0, 1))
+    at_the_edge = replace(at_the_edge, question=at_the_edge.question[:most])
+    beyond = replace(beyond, question=beyond.question[: most + 1])
+    found = solver_on(backbone).replies([beyond, *encoded, at_the_edge])
+    assert found[1:-1] == replies
+    assert found[0] == Reply("long-1", "", 0, 0, stopped=True, is_too_long=True)
+    assert not found[-1].is_too_long
+    row = grade(PROBLEMS[0], found[0])
+    assert (row["status"], row["reason"], row["correct"]) == ("unscored", "too_long", None)
+    assert summary([row])["unscored"]["too_long"] == 1
+
+
+def test_a_chain_too_long_to_be_read_was_not_predicted(backbone: Backbone, encoded: list[Encoded]) -> None:
+    solver = solver_on(backbone)
+    long = replace(encoded[0], question=encoded[0].question * 99)
+    short, beyond = (Curriculum(stages=[3]).sequence(p, backbone.tokens, 3) for p in (encoded[0], long))
+    assert teacher_forced(solver, [short, beyond])["n"] == 2
+    assert teacher_forced(solver, [beyond])["value"] == 0

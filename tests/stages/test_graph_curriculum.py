@@ -159,6 +159,28 @@ def test_a_written_chain_follows_edges_along_any_shortest_path() -> None:
     assert chains == {(2, 4, 6), (3, 5, 6)}
 
 
+def test_relabelling_draws_the_numbers_of_the_nodes_anew_and_keeps_the_graph() -> None:
+    recipe = GraphCurriculum(max_stage=4, relabel=True, shuffle=False)
+    nodes = sorted({node for edge in edges_of(QUESTION) for node in edge})
+    drawn = [recipe.sequence(encoded(recipe), TOKENS, 3, f"0/{epoch}").ids for epoch in range(20)]
+    assert len(set(drawn)) > 15
+    for ids in drawn:
+        new = dict(zip((n for e in edges_of(QUESTION) for n in e), (n for e in edges_of(ids) for n in e), strict=True))
+        assert sorted(new) == sorted(new.values()) == nodes
+        assert [(new[s], new[t]) for s, t in edges_of(QUESTION)] == edges_of(ids)
+        tail = ids[len(QUESTION) - 4 :]
+        assert {tail[0], tail[1]} == {new[25], new[21]}
+        assert tail[2:] == (R, new[1], LATENT, LATENT, LATENT, A, new[21], EOS)
+    assert recipe.sequence(encoded(recipe), TOKENS, 3).ids[: len(QUESTION)] == QUESTION  # evaluation draws nothing
+
+
+@pytest.mark.parametrize(("labels", "expected"), [("path", [{9}, {14}, {21}]), ("frontier", [{5, 9}, {18, 14}, {21}])])
+def test_what_a_supervised_thought_must_hold_is_what_its_stage_would_name(labels: str, expected: list[set[int]]) -> None:
+    recipe = GraphCurriculum(max_stage=4, labels=labels, supervision=1.0)
+    drawn = [recipe.sequence(encoded(recipe), TOKENS, 3, f"0/{epoch}").slot_texts for epoch in range(40)]
+    assert [{texts[slot][0] for texts in drawn} for slot in range(3)] == expected
+
+
 # Answers
 
 
