@@ -4,6 +4,7 @@
 PYTHON ?= python3
 SEED ?= 1
 BIN := .venv/bin
+TESTS := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 help:  ## Show what can be made
@@ -27,13 +28,13 @@ demo: .venv/core.stamp  ## Train a model that thinks in vectors, grade it, write
 	$(BIN)/python -m latent_lab.eval run=demo-seed$(SEED) task=report out=outputs/demo overwrite=true
 
 test: setup  ## Run the tests
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 check: setup  ## Lint, types and tests: what must be green before anything lands
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 bench: .venv/core.stamp  ## Measure a training step against plain fine-tuning on this machine
 	$(BIN)/python -m latent_lab.bench
