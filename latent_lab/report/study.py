@@ -74,7 +74,7 @@ def study(asked: Job) -> dict[str, Any]:
     if int(os.environ.get("RANK", "0")):
         return {}  # grading was the work of all processes; one is enough for the rest
     check_same(runs)
-    folder = Path(config.out) if config.out else Path(config.outputs) / "studies" / asked.slug
+    folder = Path(config.out) if config.out else Path(config.outputs) / "studies" / f"{'+'.join(names)},{asked.slug}"
     identity = {"graded": {run.label: run.identity for run in runs}}
     options: dict[str, Any] = {"command": asked.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
     with open_run(folder, {**asked.plain, **identity}, **options) as run:
