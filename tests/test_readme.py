@@ -26,9 +26,10 @@ def test_there_are_commands_for_both_doors() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_composes(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "outputs" / "stage=3").mkdir(parents=True)
-    for name in ("config.yaml", "result.json"):
-        (tmp_path / "outputs" / "stage=3" / name).touch()
+    for run in ("stage=0", "stage=3", "experiment=stories_cot,seed=1", "experiment=gsm_hard_small,seed=1"):
+        (tmp_path / "outputs" / run).mkdir(parents=True)
+        for name in ("config.yaml", "result.json"):
+            (tmp_path / "outputs" / run / name).touch()
     (tmp_path / "checkpoint_33.pt").touch()
     words = shlex.split(command)
     door = next(word for word in words if word.startswith("latent_lab.")).removeprefix("latent_lab.")

@@ -92,6 +92,18 @@ def test_two_processes_grade_like_one(double: Path, tmp_path: Path) -> None:
     assert names == [".lock", "config.yaml", "provenance.json", "result.json", "samples.jsonl"]
 
 
+def test_two_processes_make_the_study_that_one_makes(double: Path, tmp_path: Path) -> None:
+    asked = (f"run={double}", "device=cpu", "tool=[repair,calculator]", "batch_size=3")
+    torchrun("latent_lab.eval", *asked, "seed=1", f"out={tmp_path}/together")
+    alone = evaluate(double, *asked[2:], "seed=2", f"out={tmp_path}/alone")
+    together = result(tmp_path / "together")
+    assert together["n"] == 11
+    assert rows(tmp_path / "together" / "samples.jsonl") == rows(tmp_path / "alone" / "samples.jsonl")
+    for found in (together, alone):
+        for run in found["runs"].values():
+            assert run["tools"]["calculator"]["n"] == 11
+
+
 @pytest.mark.slow
 def test_two_processes_return_a_stored_result(double: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in double.rglob("*") if path.name != ".lock"}

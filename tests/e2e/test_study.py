@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny import result, rows, train
 
 from latent_lab.config import ConfigError
 from latent_lab.job import job
-from tests.tiny import result, rows, train
 
 SHAPE = ["stage=cot", "model.layers=2", "model.width=64", "model.heads=2", "model.positions=64", "device=cpu", "dataset=file"]
 LEARN = ["batch_size=16", "stage.epochs=[120]", "optim.lr=4e-3", "optim.schedule=cosine", "eval_every=999", "threads=1"]
