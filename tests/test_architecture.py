@@ -39,7 +39,7 @@ ROOMS: dict[tuple[str, ...], set[str]] = {
     ("peft",): {"adapters"},
     ("wandb", "trackio", "tensorboard", "torch.utils.tensorboard"): {"tracking"},
     ("rich",): {"progress"},
-    ("jinja2",): {"report.page", "report.study_page"},
+    ("jinja2",): {"report.page"},
     ("matplotlib",): {"report.study_figure", "report.card_figure", "report.table_figure", "report.confusion_figure"},
     ("datasets",): {"problems.hub"},
     ("pyarrow",): {"problems.files"},

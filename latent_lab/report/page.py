@@ -233,17 +233,17 @@ def write_page(path: Path, report: Report) -> None:
 
 def render(report: Report) -> str:
     """Return the page as HTML text."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(spelled=spelled, pieces=PIECES.findall, plain=plain)
-    environment.globals.update(charts=charts, sets=_sets, count=_count)
+    pages = templates()
+    pages.filters.update(spelled=spelled, pieces=PIECES.findall, plain=plain)
+    pages.globals.update(charts=charts, sets=_sets, count=_count)
     curves = [(width, _curve(report, width)) for width in (960, 340)] if report.validation else []
-    return environment.get_template("page.html.j2").render(report=report, curves=curves)
+    return pages.get_template("page.html.j2").render(report=report, curves=curves)
+
+
+def templates() -> Environment:
+    """The templates beside this file; all they are given is escaped, and a name that is not given is an error."""
+    folder = FileSystemLoader(Path(__file__).parent)
+    return Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def digits(n: int) -> int:

@@ -9,26 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from latent_lab.files import atomic
+from latent_lab.report.page import templates
 
 
 def write_page(
     path: Path, result: dict[str, Any], examples: Sequence[dict[str, Any]], pictures: Sequence[Path], command: Sequence[str]
 ) -> None:
     """Write the page to ``path``, whole or not at all; ``examples`` are graded rows with the keys ``run`` and ``kind``."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(interval=interval, p=p_value, way=way)
+    pages = templates()
+    pages.filters.update(interval=interval, p=p_value, way=way)
     images = [base64.b64encode(picture.read_bytes()).decode("ascii") for picture in pictures]
-    page = environment.get_template("study.html.j2")
-    text = page.render(result=result, examples=examples, images=images, command=shlex.join(command))
+    text = pages.get_template("study.html.j2").render(
+        result=result, examples=examples, images=images, command=shlex.join(command)
+    )
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
