@@ -57,7 +57,7 @@ def as_hydra_reads(override: str, is_sweep: bool = False) -> list[str]:
         return [override]
     if key == "model" and ("/" in value or (value not in options("model") and Path(value).is_dir())):
         return ["model=folder", f"model.path={quoted_paths(value, is_sweep)}"]
-    if key in PATHS:
+    if key in PATHS and value != "null":  # nothing, and no file of that name
         return [f"{key}={quoted_paths(value, is_sweep)}"]
     if key in GROUPS:
         return [f"{key}=" + re.sub(r"(?<![^,])\d+(?![^,])", r"'\g<0>'", value)]

@@ -425,6 +425,7 @@ def test_a_runs_name_with_commas_is_one_run_where_it_exists(finished: Path, monk
         ("model=./a,./b", True, ["model=folder", "model.path='./a','./b'"]),
         ("run=stage=3,seed=1", False, ["run='stage=3,seed=1'"]),
         ("run=it's", False, [r"run='it\'s'"]),
+        ("init_from=null", False, ["init_from=null"]),
     ],
 )
 def test_what_a_person_types_becomes_what_hydra_reads(typed_in: str, is_sweep: bool, read: list[str]) -> None:

@@ -106,8 +106,20 @@ def labels(runs: Sequence[str]) -> dict[str, str]:
     if len(set(runs)) < len(runs):
         raise ConfigError("run", ",".join(runs), "one of them is named twice; allowed: each once")
     folders = [Path(run).name for run in runs]
-    short = without_prefix(folders) if len(set(folders)) == len(runs) else list(runs)
-    return dict(zip(short, runs, strict=True))
+    for short in (without_prefix(what_differs(folders)), folders):
+        if all(short) and len(set(short)) == len(runs):
+            return dict(zip(short, runs, strict=True))
+    return {run: run for run in runs}
+
+
+def what_differs(names: Sequence[str]) -> list[str]:
+    """Names without the overrides that all of them say; where one is left of each and its key is the same, its value alone."""
+    pieces = [name.split(",") for name in names]
+    own = [[piece for piece in each if not all(piece in other for other in pieces)] for each in pieces]
+    keys = {piece.partition("=")[0] for each in own for piece in each}
+    if all(len(each) == 1 and "=" in each[0] for each in own) and len(keys) == 1:
+        own = [[each[0].partition("=")[2]] for each in own]
+    return [",".join(each) for each in own]
 
 
 def evaluated(name: str, label: str, asked: Job) -> Graded:

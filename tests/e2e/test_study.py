@@ -10,6 +10,7 @@ from tiny import result, rows, train
 
 from latent_lab.config import ConfigError
 from latent_lab.job import job
+from latent_lab.report.study import labels
 
 SHAPE = ["stage=cot", "model.layers=2", "model.width=64", "model.heads=2", "model.positions=64", "device=cpu", "dataset=file"]
 LEARN = ["batch_size=16", "stage.epochs=[120]", "optim.lr=4e-3", "optim.schedule=cosine", "eval_every=999", "threads=1"]
@@ -120,6 +121,21 @@ def test_the_same_words_take_what_is_stored(outputs: Path, study: dict[str, Any]
     before = (outputs / "study" / "result.json").stat().st_mtime_ns
     assert ask(outputs, "run=good,slips", "tool=[repair,calculator]", "judge=rules", f"out={outputs / 'study'}") == study
     assert (outputs / "study" / "result.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("runs", "short"),
+    [
+        (["addition-cot", "addition-pause"], ["cot", "pause"]),
+        (["experiment=stories_cot,seed=1", "experiment=gsm_hard_small,seed=1"], ["stories_cot", "gsm_hard_small"]),
+        (["stage=3,seed=1", "stage=3,seed=2"], ["1", "2"]),
+        (["stage=3", "stage=3,seed=2"], ["stage=3", "stage=3,seed=2"]),
+        (["a/x", "b/x"], ["a/x", "b/x"]),
+        (["one"], ["one"]),
+    ],
+)
+def test_a_study_calls_its_runs_by_what_sets_them_apart(runs: list[str], short: list[str]) -> None:
+    assert labels(runs) == dict(zip(short, runs, strict=True))
 
 
 def test_a_single_run_without_tools_is_graded_as_ever(outputs: Path) -> None:
