@@ -31,7 +31,7 @@ from latent_lab.report.graded import graded
 from latent_lab.report.study_figure import draw_study
 from latent_lab.report.study_page import write_page
 from latent_lab.report.table_runs import without_prefix
-from latent_lab.run import CONFIG, RESULT, SAMPLES, open_run
+from latent_lab.run import CONFIG, SAMPLES, open_run
 
 log = logging.getLogger(__name__)
 
@@ -270,7 +270,13 @@ def rates(result: dict[str, Any]) -> Iterator[tuple[str, str, str, str, dict[str
 def p_value(compared: Mapping[str, Any]) -> str:
     """A test in words."""
     low, value, high = (100 * compared["difference"][key] for key in ("low", "value", "high"))
-    return f"{value:+.1f} points [{low:.1f}, {high:.1f}], McNemar p={compared['mcnemar_p']:.2g}, Holm p={compared['holm_p']:.2g}"
+    alone, adjusted = p_in_words(compared["mcnemar_p"]), p_in_words(compared["holm_p"])
+    return f"{value:+.1f} points [{low:.1f}, {high:.1f}], McNemar p {alone}, Holm p {adjusted}"
+
+
+def p_in_words(value: float) -> str:
+    """A p-value; what is too small for a float is said so."""
+    return "< 1e-300" if value < 1e-300 else f"= {value:.2g}"
 
 
 def in_words(result: dict[str, Any]) -> Iterator[str]:
@@ -287,6 +293,3 @@ def in_words(result: dict[str, Any]) -> Iterator[str]:
         if each["run_first"] != each["run_second"]:
             way = "no tool" if each["way_first"] == ALONE else each["way_first"]
             yield f"{each['run_second']} minus {each['run_first']}, {way}: {p_value(each)}"
-
-
-__all__ = ["RESULT", "study"]

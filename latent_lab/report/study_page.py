@@ -37,6 +37,8 @@ def interval(rate: dict[str, Any], signed: bool = False) -> str:
 
 def p_value(value: float) -> str:
     """A p-value as it is read: two digits, and no more zeros than needed."""
+    if value < 1e-300:
+        return "<1e-300"
     return f"{value:.2f}" if value >= 0.01 else f"{value:.1g}"
 
 
