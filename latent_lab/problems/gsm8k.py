@@ -32,6 +32,8 @@ class GSM8K:
     """Local folder holding train and test (.parquet, .jsonl or .json), to read instead of the hub."""
     has_train: bool = True
     """Whether the publishers have a training split."""
+    test_rows: int | None = None
+    """Rows of the published test split; the hub must hold as many, or results would not compare. null: any number."""
     may_lack_steps: bool = True
     """Whether rows without a chain may be trained on: 113 of the published 8,792 have no equation."""
     valid_size: int = 500
@@ -52,6 +54,11 @@ class GSM8K:
         published: Split = "test" if split == "test" else "train"
         if self.path is None:
             rows = read_hub(self.name, "main", published, self.revision)
+            if published == "test" and self.test_rows not in (None, len(rows)):
+                raise DataError(
+                    f"{self.name}: its test split holds {len(rows)} rows, {self.test_rows:,} were published: another version; "
+                    "allowed: the pinned dataset.revision, or dataset.test_rows=null"
+                )
         else:
             rows = read(found(Path(self.path).expanduser(), published))
         problems = Records().problems([self._with_steps(row) for row in rows], published)

@@ -114,11 +114,22 @@ def test_what_is_asked_of_the_hub_is_the_pinned_commit():
 def test_gsm8k_and_platinum_are_read_alike(hub):
     folder = hub({"main": {"train": [PLATINUM, PLATINUM], "test": [PLATINUM]}})
     expected = Problem("test-1", "Half of 2,160?", ("<<2160/2=1080>>",), "1080")
-    assert on_disk("gsm8k", folder, valid_size=1).load("test") == [expected]
+    assert on_disk("gsm8k", folder, valid_size=1, test_rows="null").load("test") == [expected]
     assert [problem.id for problem in on_disk("gsm8k", folder, valid_size=1).load("valid")] == ["train-2"]
-    (problem,) = on_disk("gsm8k_platinum", folder).load("test")
+    (problem,) = on_disk("gsm8k_platinum", folder, test_rows="null").load("test")
     assert problem == expected
     assert problem.meta == {"cleaning_status": "consensus"}
+
+
+@pytest.mark.parametrize(("option", "count"), [("gsm8k", 1_319), ("gsm8k_platinum", 1_209)])
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_a_test_split_on_the_hub_must_have_as_many_rows_as_were_published(hub, option: str, count: int, lacking: int):
+    made = on_disk(option, hub({"main": {"train": [PLATINUM], "test": [PLATINUM] * (count - lacking)}}))
+    if not lacking:
+        assert len(made.load("test")) == count
+        return
+    with pytest.raises(DataError, match=rf"its test split holds {count - 1} rows, {count:,} were published: another version"):
+        made.load("test")
 
 
 def test_gsm8k_aug_keeps_its_steps_and_loses_its_commas(hub):
@@ -331,9 +342,3 @@ def test_published_gsm_hard(data_folder: Path):
     assert (problems[0].answer, problems[1].answer) == ("-9867630", "3431580")
     assert not any("e" in problem.answer for problem in problems)
     assert not any(problem.steps for problem in problems)
-
-
-def test_published_platinum(data_folder: Path):
-    if not (data_folder / "gsm8k_platinum").is_dir():
-        pytest.skip(f"GSM8K-Platinum is not at {data_folder}/gsm8k_platinum")
-    assert len(dataset("gsm8k_platinum", path=data_folder / "gsm8k_platinum").load("test")) == 1_209
