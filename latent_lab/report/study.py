@@ -113,12 +113,12 @@ def labels(runs: Sequence[str]) -> dict[str, str]:
 
 
 def what_differs(names: Sequence[str]) -> list[str]:
-    """Names without the overrides that all of them say; where one is left of each and its key is the same, its value alone."""
+    """Names without the overrides that all of them say; where one word is left of each under the same key, that word alone."""
     pieces = [name.split(",") for name in names]
     own = [[piece for piece in each if not all(piece in other for other in pieces)] for each in pieces]
-    keys = {piece.partition("=")[0] for each in own for piece in each}
-    if all(len(each) == 1 and "=" in each[0] for each in own) and len(keys) == 1:
-        own = [[each[0].partition("=")[2]] for each in own]
+    halves = [each[0].partition("=") for each in own if len(each) == 1]
+    if len(halves) == len(own) and len({key for key, _, _ in halves}) == 1 and all(word[:1].isalpha() for _, _, word in halves):
+        own = [[word] for _, _, word in halves]
     return [",".join(each) for each in own]
 
 

@@ -128,7 +128,7 @@ def test_the_same_words_take_what_is_stored(outputs: Path, study: dict[str, Any]
     [
         (["addition-cot", "addition-pause"], ["cot", "pause"]),
         (["experiment=stories_cot,seed=1", "experiment=gsm_hard_small,seed=1"], ["stories_cot", "gsm_hard_small"]),
-        (["stage=3,seed=1", "stage=3,seed=2"], ["1", "2"]),
+        (["stage=3,seed=1", "stage=3,seed=2"], ["seed=1", "seed=2"]),
         (["stage=3", "stage=3,seed=2"], ["stage=3", "stage=3,seed=2"]),
         (["a/x", "b/x"], ["a/x", "b/x"]),
         (["one"], ["one"]),
