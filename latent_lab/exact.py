@@ -5,6 +5,7 @@ of the grammar, so neither code nor a number of a billion digits can be written 
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -65,12 +66,12 @@ def tokens(text: str) -> Iterator[str]:
         yield found["number"] or found["symbol"]
 
 
-class Arithmetic:
+class Arithmetic(ABC):
     """How the parser reads numbers, and what it does with every result."""
 
+    @abstractmethod
     def read(self, text: str, is_negative: bool, percents: int) -> Value:
         """The value of a written number with the sign directly before it and so many ``%`` after it."""
-        raise NotImplementedError
 
     def divide(self, value: Value, by: Value) -> Value:
         """A quotient, or ZeroDivisionError."""
