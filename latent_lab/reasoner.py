@@ -17,7 +17,7 @@ Shape suffixes: B batch, T input columns, W columns of one pass, C columns of al
 N labelled tokens, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -59,6 +59,8 @@ class ReasonerOutput:
     """``[batch]``: how many of ``thoughts`` are real."""
     anchored: Tensor | None = None
     """``[layers, batch, width]``: each layer's state at the row's anchor; None without anchors."""
+    states: Tensor | None = None
+    """``[batch, slots, layers, width]``: what the layers asked for hold at each slot, zero where a row has no such slot."""
 
 
 class UnsupportedModel(ValueError):
@@ -104,6 +106,7 @@ class LatentReasoner(nn.Module):
         *,
         is_closed: Tensor | None = None,
         anchors: Tensor | None = None,
+        layers: Sequence[int] | None = None,
     ) -> ReasonerOutput:
         """Think through every slot and, given labels, compute the loss.
 
@@ -114,13 +117,17 @@ class LatentReasoner(nn.Module):
             position_ids: ``[batch, tokens]``; default: 0, 1, ... over each row's real tokens.
             is_closed: ``[batch]``, True in rows where what follows the last slot may see the slots and itself only.
             anchors: ``[batch]``, a column after the last slot in each row, whose states of all layers are wanted.
+            layers: numbers of layers whose states at the slots are wanted: 0 is the thought itself, n the state after block n
+                (after the final norm, too, for the last one).
         """
         cut = Passes.cut(input_ids, attention_mask, self.tokens, position_ids, self._shape_of_passes(is_closed))
-        rollout = Rollout(self, cut, is_closed=is_closed, wants_layers=anchors is not None)
+        rollout = Rollout(self, cut, is_closed=is_closed, wants_layers=anchors is not None or layers is not None)
         hidden_BCD = torch.cat(rollout.run(), dim=1)
         output = ReasonerOutput(None, None, 0, None, None, rollout.thoughts(hidden_BCD), cut.num_slots)
         if anchors is not None:
             output.anchored = rollout.anchored(anchors)
+        if layers is not None:
+            output.states = rollout.states(layers, output.thoughts)
         if labels is not None:
             rows, columns, targets = cut.labelled(labels)
             logits_NV = self.model.get_output_embeddings()(hidden_BCD[rows, columns])
@@ -234,7 +241,7 @@ class Rollout:
         self.embed = model.get_input_embeddings()
         self.cache = DynamicCache(config=model.config)
         self.fed: list[Tensor] = []
-        self.layers: tuple[Tensor, ...] = ()
+        self.layers: list[tuple[Tensor, ...]] = []  # of each pass, one for each block
         self.held_BD: Tensor
 
     def run(self, *, hold_back: bool = False) -> list[Tensor]:
@@ -289,6 +296,7 @@ class Rollout:
                 break
             taken_BWD = self._forward(1, 1, embeds_BWD, use_cache=True)[1]
             self.cache.crop(start - self.cache.get_seq_length())  # takes the columns just added away again
+            self.layers = self.layers[:1]
             before_BWD = torch.cat([start_BD[:, None], taken_BWD[:, :-1]], dim=1)
             has_before = torch.cat([torch.zeros_like(mask_BW[:, :1]), mask_BW[:, :-1]], dim=1)
             before_BWD = torch.where(has_before[..., None], before_BWD, start_BD[:, None])
@@ -316,10 +324,27 @@ class Rollout:
     def anchored(self, anchors: Tensor) -> Tensor:
         """``[layers, B, D]``: every layer's state at the input columns ``anchors [B]``, which the last pass must hold."""
         rows = torch.arange(len(anchors), device=anchors.device)
-        columns = self.cut.column[rows, anchors] - (sum(self.cut.widths) - self.layers[0].shape[1])
+        last = self.layers[-1]
+        columns = self.cut.column[rows, anchors] - (sum(self.cut.widths) - last[0].shape[1])
         if int(columns.min()) < 0:
             raise ValueError("anchors: some lie before the row's last slot; give columns after it")
-        return torch.stack([layer_BWD[rows, columns] for layer_BWD in self.layers])
+        return torch.stack([layer_BWD[rows, columns] for layer_BWD in last])
+
+    def states(self, numbers: Sequence[int], thoughts_BKD: Tensor) -> Tensor:
+        """``[B, K, layers, D]``: the thoughts fed in (layer 0), and the states after the blocks named, at the slots."""
+        most = len(self.layers[0])
+        if wrong := [n for n in numbers if not 0 <= n <= most]:
+            raise ValueError(f"layers={list(numbers)}: given {wrong[0]}; allowed are 0 (the thought) to {most} (blocks)")
+        rows, cols = self.cut.slot.nonzero(as_tuple=True)
+        slots, columns = self.cut.slot.cumsum(1)[rows, cols] - 1, self.cut.column[rows, cols]
+        found = []
+        for n in numbers:
+            if n == 0:
+                found.append(thoughts_BKD)
+                continue
+            layer_BCD = torch.cat([blocks[n - 1] for blocks in self.layers], dim=1)
+            found.append(torch.zeros_like(thoughts_BKD).index_put((rows, slots), layer_BCD[rows, columns].to(thoughts_BKD.dtype)))
+        return torch.stack(found, dim=2)
 
     def visible(self, mask_BC: Tensor) -> Tensor:
         """``[B, C]``: what of all passes the tail may see: in closed rows the slots and itself, else everything."""
@@ -345,7 +370,6 @@ class Rollout:
         mask_BC = torch.cat(cut.masks[: last + 1], dim=1)[:, : before + width]
         if last == cut.tail:
             mask_BC = self.visible(mask_BC)
-        wants_layers = self.wants_layers and last == len(cut.ids) - 1
         taken: list[Tensor] = []
         hook = self.norm.register_forward_pre_hook(lambda _, given: taken.append(given[0])) if self.norm is not None else None
         try:
@@ -356,13 +380,13 @@ class Rollout:
                 position_ids=torch.cat(cut.positions[first : last + 1], dim=1)[:, :width],
                 past_key_values=self.cache if use_cache else None,
                 use_cache=use_cache,
-                **({"output_hidden_states": True} if wants_layers else {}),
+                **({"output_hidden_states": True} if self.wants_layers else {}),
             )
         finally:
             if hook is not None:
                 hook.remove()
-        if wants_layers:
-            self.layers = out.hidden_states[1:]
+        if self.wants_layers:
+            self.layers.append(out.hidden_states[1:])
         return out.last_hidden_state, taken[0] if taken else out.last_hidden_state
 
 

@@ -20,7 +20,8 @@ LAYERS = (
     ("job", "supervision"),
     ("checkpoint",),
     ("engine", "grading"),
-    ("stages", "thoughts", "deliberation", "report"),
+    ("thoughts",),
+    ("stages", "deliberation", "report"),
     ("door", "bench"),
     ("train", "eval"),
 )

@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from latent_lab import LatentReasoner, LatentTokens
+from latent_lab.loop import Loop
 from latent_lab.sequences import IGNORE
 
 VOCABULARY, PAD = 24, 0
@@ -614,3 +615,35 @@ def test_models_that_rescale_their_logits_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^Gemma2ForCausalLM rescales its logits \(final_logit_softcapping\)"):
         LatentReasoner(gemma, TOKENS)
     LatentReasoner(GraniteForCausalLM(GraniteConfig(**SMALL, **GROUPED, logits_scaling=1.0)), TOKENS)
+
+
+@pytest.mark.parametrize("name", BUILDS)
+@pytest.mark.parametrize("rounds", [None, 2, 4])
+def test_states_at_the_slots_are_those_of_each_layer(name: str, rounds: int | None) -> None:
+    model = BUILDS[name]().eval()
+    reasoner = LatentReasoner(model, TOKENS, Loop(rounds=rounds))
+    for row in ROWS:
+        count = row.count(L)
+        out = reasoner(torch.tensor([row]), layers=(0, 1, 2))
+        assert out.states.shape == (1, count, 3, 32)
+        assert torch.equal(out.states[:, :, 0], out.thoughts)
+        if not count:
+            continue
+        embeds = model.get_input_embeddings()(torch.tensor([row]))
+        at = [i for i, token in enumerate(row) if token == L]
+        embeds[0, at] = out.thoughts[0]
+        whole = model(inputs_embeds=embeds, output_hidden_states=True).hidden_states
+        for block in (1, 2):
+            torch.testing.assert_close(out.states[0, :, block], whole[block][0, at], atol=1e-5, rtol=1e-4)
+
+
+def test_states_of_a_batch_are_those_of_its_rows_and_zero_past_their_slots() -> None:
+    reasoner = LatentReasoner(BUILDS["gpt2"]().eval(), TOKENS)
+    ids, mask = padded(ROWS, "middle")
+    states = reasoner(ids, mask, layers=(2, 0)).states
+    for i, row in enumerate(ROWS):
+        alone = reasoner(torch.tensor([row]), layers=(2, 0)).states
+        torch.testing.assert_close(states[i, : alone.shape[1]], alone[0], atol=1e-5, rtol=1e-4)
+        assert not states[i, alone.shape[1] :].any()
+    with pytest.raises(ValueError, match="given 3; allowed are 0"):
+        reasoner(ids, mask, layers=(3,))

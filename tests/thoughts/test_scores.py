@@ -1,0 +1,26 @@
+"""Scores stand beside their floors; intervals resample whole problems."""
+
+import pytest
+
+from latent_lab.thoughts.scores import gain, score, with_floor
+
+
+@pytest.mark.parametrize(
+    ("value", "floor", "won"), [(1.0, 0.5, 1.0), (0.5, 0.5, 0.0), (0.4, 0.5, -0.2), (0.9, 1.0, None), (None, 0.1, None)]
+)
+def test_gain(value: float | None, floor: float, won: float | None) -> None:
+    assert gain(value, floor) == (None if won is None else pytest.approx(won))
+
+
+def test_a_score_counts_items_and_problems() -> None:
+    made = score([1, 1, 0, 0], ["a", "a", "b", "c"])
+    assert (made["value"], made["n"], made["clusters"]) == (0.5, 4, 3)
+    assert made["low"] <= 0.5 <= made["high"]
+
+
+def test_the_floor_is_the_largest_and_the_gain_is_above_it() -> None:
+    made = with_floor([1, 1, 1, 0], {"majority": [1, 0, 0, 0], "shuffled": [1, 1, 0, 0]}, list("abcd"))
+    assert made["floor"] == 0.5
+    assert made["floors"]["majority"]["value"] == 0.25
+    assert made["gain"]["value"] == pytest.approx(0.5)
+    assert made["gain"]["low"] <= 0.5 <= made["gain"]["high"]
