@@ -24,6 +24,15 @@ class Grammar(ABC):
     values: dict[str, tuple[str, ...]]
     """For each field the values a reader chooses from, in a fixed order."""
 
+    @property
+    def primary(self) -> str:
+        """The field that claims rest on: what a step adds to the answer."""
+        return next(iter(self.values), "step")
+
+    def shown(self, answer: str, num_steps: int) -> dict[int, str]:
+        """What an answer shows of its steps: for each step's number the primary field's value; empty where it is no answer."""
+        return {}
+
     @abstractmethod
     def parse(self, step: str) -> dict[str, str] | None:
         """The fields of a step; None where it is no step of this grammar. Fields that a step does not have are left out."""
@@ -56,6 +65,16 @@ DIGITS = tuple("0123456789")
 class AdditionGrammar(Grammar):
     """Columns of a sum: ``8+4+1=13 write 3 carry 1``; and the carry left at the end, which a constant guess gets right."""
 
+    @property
+    def primary(self) -> str:
+        """See :class:`Grammar`: the digit to write."""
+        return "write"
+
+    def shown(self, answer: str, num_steps: int) -> dict[int, str]:
+        """See :class:`Grammar`: step k writes the k-th digit from the right."""
+        is_whole = answer.isascii() and answer.isdecimal() and len(answer) == num_steps
+        return dict(enumerate(reversed(answer))) if is_whole else {}
+
     def parse(self, step: str) -> dict[str, str] | None:
         """See :class:`Grammar`; the last carry has no fields but what it writes."""
         if step == LAST_CARRY:
@@ -85,8 +104,21 @@ EQUATION = re.compile(r"(?:<<)?\s*([^=<>]+?)\s*=\s*(-?[0-9][0-9,]*(?:\.[0-9]+)?)
 OPERATOR = re.compile(r"(?<=[0-9)%.])\s*([-+*/x×÷])")
 
 
-class EquationGrammar(Grammar):
+class LastIsAnswer(Grammar, ABC):
+    """Steps whose last one says the answer."""
+
+    def shown(self, answer: str, num_steps: int) -> dict[int, str]:
+        """See :class:`Grammar`."""
+        return {num_steps - 1: answer.replace(",", "")} if num_steps else {}
+
+
+class EquationGrammar(LastIsAnswer):
     """GSM8K's steps, ``<<48/2=24>>``: the result, the first operand and the operator."""
+
+    @property
+    def primary(self) -> str:
+        """See :class:`Grammar`: the result."""
+        return "result"
 
     def parse(self, step: str) -> dict[str, str] | None:
         """See :class:`Grammar`."""
@@ -101,7 +133,7 @@ class EquationGrammar(Grammar):
         return fields
 
 
-class NodeGrammar(Grammar):
+class NodeGrammar(LastIsAnswer):
     """Graphs in symbols: a step is the node reached."""
 
     def parse(self, step: str) -> dict[str, str] | None:

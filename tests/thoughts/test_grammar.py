@@ -55,3 +55,15 @@ def test_equations(step: str, fields: dict[str, str] | None) -> None:
 def test_values_that_no_reader_may_choose_have_no_label() -> None:
     grammar = grammar_of([problem("<<48/2=24>>"), problem("<<48+24=72>>")])
     assert grammar.labels(["<<1/2=24>>", "nothing"]) == [{"operator": "/", "result": "24"}, {}]
+
+
+def test_what_an_answer_shows_of_its_steps() -> None:
+    assert ADDITION.primary == "write"
+    assert ADDITION.shown("984", 3) == {0: "4", 1: "8", 2: "9"}
+    assert ADDITION.shown("98", 3) == {}
+    assert ADDITION.shown("9x4", 3) == {}
+    equations = grammar_of([problem("<<48/2=24>>", "<<48+24=72>>")])
+    assert (equations.primary, equations.shown("1,072", 2)) == ("result", {1: "1072"})
+    nodes = grammar_of([problem("3", "12")])
+    assert (nodes.primary, nodes.shown("12", 2)) == ("node", {1: "12"})
+    assert grammar_of([problem("Wren is a fompus.", "Every fompus is a gwompus.")]).shown("True", 2) == {}

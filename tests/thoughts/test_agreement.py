@@ -1,0 +1,61 @@
+"""Agreement: where the model is wrong, a reader of the thought and a solver of the problem say different things."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from latent_lab.grading.session import session
+from latent_lab.grading.task import Answers
+from latent_lab.job import job
+from latent_lab.problems.arithmetic import addition
+from latent_lab.thoughts.agreement import Disagreement, agreement_report, disagreements, report_of, think
+from latent_lab.thoughts.grammar import ADDITION
+from tests.tiny import train
+
+PROBLEMS = [addition("a", 125, 859), addition("b", 11, 22)]  # 984: 5+9, 2+5+1, 1+8; 33
+
+
+def test_disagreements_are_steps_of_which_the_answer_shows_another_value() -> None:
+    assert disagreements(PROBLEMS, ["984", "33"], ADDITION, lambda step: step) == []
+    assert disagreements(PROBLEMS, ["994", None], ADDITION, lambda step: 2 * step) == [Disagreement(0, 2, "9", "8")]
+    assert disagreements(PROBLEMS, ["84", "3"], ADDITION, lambda step: step) == [], "an answer of another length shows nothing"
+    overflow = [addition("c", 55, 66)]  # 121; its last step is the carry, which does not count
+    assert disagreements(overflow, ["221"], ADDITION, lambda step: step) == []
+
+
+def test_a_reader_of_the_model_and_a_solver_of_the_problem_are_told_apart() -> None:
+    cases = [Disagreement(0, 1, "9", "8"), Disagreement(1, 0, "4", "3")]
+    reader = report_of(["2+6+1=9 write 9", "1+3=4 write 4"], cases, PROBLEMS, ADDITION, 0)
+    solver = report_of(["2+5+1=8 write 8", "nonsense"], cases, PROBLEMS, ADDITION, 0)
+    assert (reader["model"]["value"], reader["gold"]["value"], reader["difference"]["value"]) == (1.0, 0.0, 1.0)
+    assert (solver["model"]["value"], solver["gold"]["value"], solver["difference"]["value"]) == (0.0, 0.5, -0.5)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(
+        tmp_path_factory.mktemp("outputs"), "stage=coconut", "stage.stages=[2]", "stage.curriculum=false", "stage.epochs=[1]"
+    )
+
+
+def test_without_noise_the_thoughts_and_answers_are_the_models_own(run: Path, tmp_path: Path) -> None:
+    with session(job("eval", [f"run={run}", "device=cpu", f"out={tmp_path / 'eval'}", "batch_size=4"]), Answers()) as at:
+        encoded = at.trained.stage.encode(at.problems, at.solver.backbone.tokenizer)
+        clean = think(at.solver, encoded)
+        torch.testing.assert_close(clean.thoughts, at.solver.thoughts(encoded), atol=1e-5, rtol=1e-4)
+        assert clean.answers == [row["answer"] for row in at.solver.graded(at.problems, encoded)]
+        noisy = think(at.solver, encoded, noise=0.5, seed=1)
+        share = (noisy.thoughts[:, 0] - clean.thoughts[:, 0]).norm(dim=1) / clean.thoughts[:, 0].norm(dim=1)
+        assert 0.3 < float(share.mean()) < 0.7
+        assert torch.equal(think(at.solver, encoded, noise=0.5, seed=1).thoughts, noisy.thoughts)
+
+        def constant(vectors: Tensor | None, slots: Sequence[int]) -> list[str]:
+            return ["1+1=2 write 2"] * len(slots)
+
+        training = (at.problems[:4], encoded[:4])
+        made = agreement_report(at.solver, at.problems, encoded, training, ADDITION, {"constant": constant}, least=1)
+        assert made["errors"] >= 0
+        assert set(made["readers"]) <= {"constant"}
