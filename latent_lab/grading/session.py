@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -26,6 +26,9 @@ from latent_lab.job import Job
 from latent_lab.problems import DataError, Problem
 from latent_lab.run import CONFIG, RESULT, Run, accelerator, open_run_together, seed_everything
 from latent_lab.supervision import StepDecoder
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 log = logging.getLogger(__name__)
 
@@ -116,24 +119,32 @@ def session(job: Job, task: Answers) -> Iterator[Session]:
             if run.result is None and isinstance(config.judge, Asking):
                 config.judge.check_ready()  # or the answers would wait for somebody who cannot be asked
             seed_everything(config.seed)
-            backbone, info, decoder = checkpoint.load(config.run_folder / CHECKPOINT, getattr(trained.model, "dtype", "float32"))
-            solver = Solver(
-                reasoner=checkpoint.thinking(config.run_folder / CHECKPOINT, backbone, info).to(at.device).eval(),
-                backbone=backbone,
-                layout=trained.stage,
-                stage=info.stage,
-                num_slots=info.num_slots if task.num_slots is None else task.num_slots,
-                max_new_tokens=task.max_new_tokens or info.max_new_tokens,
-                batch_size=config.batch_size,
-                rank=at.process_index,
-                world=at.num_processes,
-                thoughts_by=trained.stage.thoughts_by if task.thoughts == "as_trained" else task.thoughts,
-                grading=task.grading(trained.stage.extractors),
-            )
+            solver, info, decoder = solver_of(config.run_folder, trained, config, at, task)
             if run.result is None:
                 run.track(config.tracker, job_type="eval", group=job.group)
-            yield Session(config, trained, run, problems, solver, info, decoder.to(at.device) if decoder else None)
+            yield Session(config, trained, run, problems, solver, info, decoder)
             at.wait_for_everyone()
+
+
+def solver_of(
+    folder: Path, trained: TrainConfig, config: EvalConfig, at: "Accelerator", task: Answers
+) -> tuple[Solver, checkpoint.Info, StepDecoder | None]:
+    """A finished run's model, ready to answer, and what was trained to read its thoughts."""
+    backbone, info, decoder = checkpoint.load(folder / CHECKPOINT, getattr(trained.model, "dtype", "float32"))
+    solver = Solver(
+        reasoner=checkpoint.thinking(folder / CHECKPOINT, backbone, info).to(at.device).eval(),
+        backbone=backbone,
+        layout=trained.stage,
+        stage=info.stage,
+        num_slots=info.num_slots if task.num_slots is None else task.num_slots,
+        max_new_tokens=task.max_new_tokens or info.max_new_tokens,
+        batch_size=config.batch_size,
+        rank=at.process_index,
+        world=at.num_processes,
+        thoughts_by=trained.stage.thoughts_by if task.thoughts == "as_trained" else task.thoughts,
+        grading=task.grading(trained.stage.extractors),
+    )
+    return solver, info, decoder.to(at.device) if decoder else None
 
 
 def answers(task: Answers, job: Job) -> dict[str, Any]:

@@ -37,6 +37,10 @@ class Grammar(ABC):
     def parse(self, step: str) -> dict[str, str] | None:
         """The fields of a step; None where it is no step of this grammar. Fields that a step does not have are left out."""
 
+    def render(self, fields: dict[str, str]) -> str:
+        """The text that :meth:`parse` reads these fields from; without a form of its own, the primary field's value."""
+        return fields.get(self.primary, "")
+
     def is_counted(self, step: str) -> bool:
         """Whether a step counts for the strict score: not for steps that a constant guess gets right too often."""
         return True
@@ -69,6 +73,12 @@ class AdditionGrammar(Grammar):
     def primary(self) -> str:
         """See :class:`Grammar`: the digit to write."""
         return "write"
+
+    def render(self, fields: dict[str, str]) -> str:
+        """See :class:`Grammar`; the fields of a column."""
+        carry_in = "+1" if fields["carry_in"] == "1" else ""
+        carry_out = " carry 1" if fields["carry_out"] == "1" else ""
+        return f"{fields['a']}+{fields['b']}{carry_in}={fields['total']} write {fields['write']}{carry_out}"
 
     def shown(self, answer: str, num_steps: int) -> dict[int, str]:
         """See :class:`Grammar`: step k writes the k-th digit from the right."""

@@ -24,7 +24,7 @@ NAMES = {
 """What each level claims."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Thresholds:
     """What a level takes; the defaults are those of the report's design and were fixed before any test problem was read."""
 

@@ -22,6 +22,8 @@ def test_columns_of_a_sum(step: str, fields: dict[str, str] | None, is_consisten
     assert ADDITION.parse(step) == fields
     assert ADDITION.is_consistent(step) is is_consistent
     assert ADDITION.is_counted(step) is (step != "carry 1 write 1")
+    if fields and "a" in fields:
+        assert ADDITION.render(fields) == step
 
 
 def problem(*steps: str) -> Problem:
