@@ -17,7 +17,7 @@ from latent_lab.thoughts.store import ThoughtStore
 if TYPE_CHECKING:
     from latent_lab.thoughts.probes import Probes
 
-STEP = "step"
+STEP = "whole_step"
 """Stands among the fields for all fields of a step at once."""
 BIT = torch.log(torch.tensor(2.0, dtype=torch.float64)).item()
 
@@ -193,6 +193,13 @@ def standard(vectors: Tensor) -> tuple[Tensor, Tensor]:
     mean = vectors.mean(0)
     scale = vectors.std(0, correction=0)
     return mean, torch.where(scale > 1e-6 * mean.abs().clamp(min=1e-3), scale, torch.inf)
+
+
+def whole_labels(labels: dict[str, Tensor]) -> Tensor:
+    """``[problems]``: a number for each different set of labels ``[problems]``; -1 where there is none at all."""
+    stacked = torch.stack(list(labels.values()), dim=1)
+    numbers = stacked.unique(dim=0, return_inverse=True)[1]
+    return torch.where((stacked >= 0).any(1), numbers, NONE)
 
 
 def majority_hits(labels: Sequence[Tensor]) -> Tensor:

@@ -1,9 +1,9 @@
 """Linear discriminant analysis with a shared, shrunken covariance: probes in closed form that give probabilities.
 
-For value v of a field, log p(v | x) = log pi_v + (x . w_v - m_v . w_v / 2) / T + const, with w_v = S^-1 m_v, m_v the mean of the
-vectors with that value, S = (1 - s) W + s (tr W / width) I and W the covariance within values. The shrinkage s and the temperature
-T are those with the least cross-entropy on a part of the *training* problems that the fit left out; then all are fitted with
-them. A large T falls back on the shares pi, so that a probe of vectors that hold nothing costs no bits.
+For value v of a field, log p(v | x) = log pi_v + (x . w_v - m_v . w_v / 2) / T + const, with w_v = S^-1 m_v, m_v the mean of
+the vectors with that value, S = (1 - s) W + s (tr W / width) I and W the covariance within values. The shrinkage s and the
+temperature T are those with the least cross-entropy on a part of the *training* problems that the fit left out; then all are
+fitted with them. A large T falls back on the shares pi, so that a probe of vectors that hold nothing costs no bits.
 """
 
 import math
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SHRINKAGES = (1e-4, 1e-3, 1e-2, 0.1, 0.5, 1.0)
-TEMPERATURES = (1.0, 2.0, 4.0, 16.0, 256.0)
+SHRINKAGES = (1e-3, 1e-2, 0.1, 0.6)
+TEMPERATURES = (1.0, 2.0, 8.0, 256.0)
 UNSURE = 1e-3
 """Share of the prior that is mixed into every prediction: no value is ever impossible, however sure the probe is."""
 FEWEST = 20

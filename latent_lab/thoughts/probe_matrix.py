@@ -1,13 +1,13 @@
 """Which slot holds which step: the matrix of all pairs, and what follows from it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from latent_lab.thoughts.probe_exam import STEP, Exam, Reading, majority_hits
+from latent_lab.thoughts.probe_exam import STEP, Exam, Reading, majority_hits, whole_labels
 from latent_lab.thoughts.probe_fit import Constant
 from latent_lab.thoughts.probe_scores import gain, grid, interval, rate
 from latent_lab.thoughts.probe_targets import NONE
@@ -19,15 +19,17 @@ Pair = tuple[int, int]
 
 
 def matrix_report(exam: Exam, probes: "Probes", readings: Mapping[Pair, Reading]) -> dict[str, Any]:
-    """The matrix M[k][j] (row: slot k, column: step j) for each field and, as ``step``, for all fields of a step at once.
+    """The matrix M[k][j] (row: slot k, column: step j) for each field and, as ``whole_step``, for all fields of a step at once.
 
     ``readings`` are of steps that count for the strict score (:meth:`Grammar.is_counted`). Returns:
 
     - ``matrix``: by field ``value``, ``low``, ``high``, ``n``, ``floor`` (the better of the best constant and the training
       majority of that position) and ``gain`` above it, ``[slots][steps]``; None where a field does not vary;
-    - ``position``: D = mean_k M[k, own] - mean_k max_{j not own} M[k, j] of the whole step, an interval; ``position_by_field``; and
-      ``position_gain``, by field the same of the gains, which do not depend on how easy a step is;
+    - ``position``: D = mean_k M[k, own] - mean_k max_{j not own} M[k, j] of the whole step, an interval; ``position_by_field``;
+      and ``position_gain``, by field the same of the gains, which do not depend on how easy a step is;
     - ``position_selectivity``: M[k, own] - max_{j not own} M[k, j] of the whole step for each slot;
+    - ``offsets``: by o, the step's distance from the slot's own, the mean over ``n`` slots of M[k, own + o] of the whole step;
+    - ``step_counted``: the score of all slots at their own steps together, steps that count alone: the ceiling for other readers;
     - ``order``: for each slot the step (from 1) it is read best for, argmax_j M[k, j], ``order_by_gain``, and ``slot_of_step``
       the other way around; its own step wins a tie.
     """
@@ -43,12 +45,15 @@ def matrix_report(exam: Exam, probes: "Probes", readings: Mapping[Pair, Reading]
         if field == STEP:
             whole, whole_gain = drawn, gains
     slots = range(len(own))
+    pairs = [pair for pair in whole if own[pair[0]] == pair[1]]
     return {
         "matrix": matrix,
         "position": position[STEP],
         "position_by_field": position,
         "position_gain": by_gain,
         "position_selectivity": [interval(diagonal({p: m for p, m in whole.items() if p[0] == k}, own)) for k in slots],
+        "offsets": offsets(whole, own),
+        "step_counted": pooled(exam, [readings[pair] for pair in pairs]),
         "order": [argmax_step(whole, k, own) for k in slots],
         "order_by_gain": [argmax_step(whole_gain, k, own) for k in slots],
         "slot_of_step": [argmax_slot(whole, j, own) for j in range(exam.y_test.num_steps)],
@@ -68,7 +73,7 @@ def field_cells(
             continue
         counts = reading.counts[field]
         prior = exam.prior_reading(probes.at(slot, step), step, rows).hits[field]
-        constant = prior if field == STEP else majority_hits([labels[field]])
+        constant = majority_hits([whole_labels(labels) if field == STEP else labels[field]])
         values = exam.resampler.means(torch.stack([reading.hits[field], prior, constant]), counts)
         drawn[slot, step], gains[slot, step] = values[0], gain(values[0], values[1:])
         floor = float(values[1:, 0].max())
@@ -94,6 +99,24 @@ def diagonal(drawn: Mapping[Pair, Tensor], own: tuple[int | None, ...]) -> Tenso
         if step is not None and (slot, step) in drawn and others:
             above.append(drawn[slot, step] - torch.stack(others).max(0).values)
     return torch.stack(above).mean(0) if above else torch.tensor([math.nan])
+
+
+def offsets(drawn: Mapping[Pair, Tensor], own: tuple[int | None, ...]) -> dict[str, Any]:
+    """By the step's distance from the slot's own the mean of the cells, an interval, and how many cells."""
+    found: dict[int, list[Tensor]] = {}
+    for (slot, step), values in drawn.items():
+        mine = own[slot]
+        if mine is not None and math.isfinite(values[0]):
+            found.setdefault(step - mine, []).append(values)
+    return {str(o): {**interval(torch.stack(cells).mean(0)), "n": len(cells)} for o, cells in sorted(found.items())}
+
+
+def pooled(exam: Exam, readings: Sequence[Reading]) -> dict[str, Any] | None:
+    """The score of the whole step over several pairs; None without any."""
+    if not readings:
+        return None
+    counts = torch.stack([reading.counts[STEP] for reading in readings]).sum(0)
+    return rate(exam.resampler.means(torch.stack([reading.hits[STEP] for reading in readings]).sum(0), counts), counts)
 
 
 def argmax_step(drawn: Mapping[Pair, Tensor], slot: int, own: tuple[int | None, ...]) -> int | None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from latent_lab.thoughts.grammar import Grammar
-from latent_lab.thoughts.probe_exam import STEP, Exam, Reading, held_out, majority_hits, standard
+from latent_lab.thoughts.probe_exam import STEP, Exam, Reading, held_out, majority_hits, standard, whole_labels
 from latent_lab.thoughts.probe_fit import Constant, Discriminant, Probe, fit_all
 from latent_lab.thoughts.probe_matrix import matrix_report
 from latent_lab.thoughts.probe_scores import Resampler, gain, interval, rate
@@ -102,7 +102,8 @@ def fit_probes(
             f"slots_to_steps={list(given)}: give for each of {states.shape[1]} slots a step from 0 to {y.num_steps - 1} or null"
         )
     left_out, sizes = held_out(len(states), seed), {field: len(values) for field, values in grammar.values.items()}
-    means, scales, parts = [], [], {}
+    means, scales = [], []
+    parts: dict[tuple[int, int, str], Probe] = {}
     for slot in range(states.shape[1]):
         there = train.num_slots > slot
         mean, scale = standard(states[there, slot])
@@ -137,13 +138,13 @@ def probe_report(
 
     The first layer's report is at the top, all are under ``layers`` by number. Slots and steps are counted from 1. Of a layer:
 
-    - ``fields``: for each field a score ``{value, n, low, high, clusters, floors, floor, gain, selectivity, above_input, bits}`` at
-      its best ``slot`` and ``step`` (the pair with the highest gain on left-out *training* problems), the same for every slot at its
-      own step (``slots``), and over all of these together (``all``). ``bits`` is the V-information: how much fewer bits the right
-      value costs than by the training shares of that position (``entropy``). Where a field does not vary, ``value`` is None and
-      ``why`` says so.
-    - ``step``: the same for all fields of a step at once.
-    - ``sources``: for each source the accuracy of each field and of the step over all slots, and ``bits``.
+    - ``fields``: for each field a score ``{value, n, low, high, clusters, floors, floor, gain, selectivity, above_input, bits}``
+      at its best ``slot`` and ``step`` (the pair with the highest gain on left-out *training* problems), the same for every slot
+      at its own step (``slots``), and over all of these together (``all``). ``bits`` is the V-information: how much fewer bits
+      the right value costs than by the training shares of that position (``entropy``). Where a field does not vary, ``value`` is
+      None and ``why`` says so.
+    - ``whole_step``: the same for all fields of a step at once.
+    - ``sources``: for each source the accuracy of each field and of the ``whole_step`` over all slots, and ``bits``.
     - ``matrix``, ``position``, ``order`` and more: see :func:`latent_lab.thoughts.probe_matrix.matrix_report`.
     """
     check_apart(train, test)
@@ -191,7 +192,7 @@ def layer_report(exam: Exam, probes: Probes) -> dict[str, Any]:
     steps = [{**place(each), **cells[each].record(exam, STEP)} for each in own]
     return {
         "fields": fields,
-        "step": {**record(exam, [cells[each] for each in own], STEP), "slots": steps},
+        STEP: {**record(exam, [cells[each] for each in own], STEP), "slots": steps},
         "sources": source_rows(exam, [cells[each] for each in own]),
         **matrix_report(exam, probes, readings),
     }
@@ -262,20 +263,13 @@ class Cell:
         return record(exam, [self], field)
 
 
-def whole_labels(labels: dict[str, Tensor]) -> Tensor:
-    """``[problems]``: a number for each different set of labels; -1 where there is none at all."""
-    stacked = torch.stack(list(labels.values()), dim=1)
-    numbers = stacked.unique(dim=0, return_inverse=True)[1]
-    return torch.where((stacked >= 0).any(1), numbers, NONE)
-
-
 def nothing(why: str, n: int = 0) -> dict[str, Any]:
     """A score where there is nothing to be scored."""
     return {"value": None, "n": n, "low": None, "high": None, "clusters": n, "why": why}
 
 
 def record(exam: Exam, cells: Sequence[Cell], field: str) -> dict[str, Any]:
-    """The score of a field over cells, beside its floors; cells where it does not vary are left out, and named by their number."""
+    """The score of a field over cells, beside its floors; cells where it does not vary are left out, and counted."""
     used = [cell for cell in cells if field not in cell.why_not and cell.sources]
     if not used:
         n = int(sum((cell.labels[field] >= 0).sum() for cell in cells))
