@@ -112,6 +112,12 @@ def patchscope(reasoner: LatentReasoner, tokenizer: Tokenizer, words: Sequence[s
     return scores
 
 
+def can_spell(tokenizer: Tokenizer, text: str) -> bool:
+    """Whether a text comes back from its tokens, blanks aside: symbols for graphs have no ``=``."""
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return "".join(tokenizer.decode(ids).split()) == "".join(text.split())
+
+
 def first_tokens(tokenizer: Tokenizer, value: str) -> tuple[int, ...]:
     """The first token of a value, written ``x`` and `` x``; a token that is nothing but a blank is none."""
     ids = (tokenizer(text, add_special_tokens=False)["input_ids"][:1] for text in (value, f" {value}"))
@@ -201,10 +207,10 @@ def lens_report(
     digits = is_digit(tokenizer, head.weight.shape[0])
     was_training = reasoner.training
     reasoner.eval()
-    found = {}
+    found: dict[str, Any] = {}
     for name in lenses:
-        if name == "tuned" and reasoner.model.config.num_hidden_layers not in train.layers:
-            found[name] = {"why": "the store does not hold the last layer, which the map is fitted to"}
+        if why := why_not(name, reasoner, tokenizer, train, grammar):
+            found[name] = {"why": why}
             continue
         most = patchscope_problems if name == "patchscope" else len(test.rows)
         ask = Asked(test, y, own, min(most, len(test.rows)), seed)
@@ -213,6 +219,15 @@ def lens_report(
         found[name] = ask.report(seen, grammar, has_probabilities=name != "embedding")
     reasoner.train(was_training)
     return found
+
+
+def why_not(name: str, reasoner: LatentReasoner, tokenizer: Tokenizer, train: ThoughtStore, grammar: Grammar) -> str | None:
+    """Why a lens cannot be had; None where it can."""
+    if name == "tuned" and reasoner.model.config.num_hidden_layers not in train.layers:
+        return "the store does not hold the last layer, which the map is fitted to"
+    if name == "patchscope" and not can_spell(tokenizer, "=".join(example_words(grammar))):
+        return "the tokenizer cannot spell the prompt"
+    return None
 
 
 def lens_of(

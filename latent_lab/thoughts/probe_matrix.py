@@ -23,6 +23,7 @@ def matrix_report(exam: Exam, probes: "Probes", readings: Mapping[Pair, Reading]
 
     ``readings`` are of steps that count for the strict score (:meth:`Grammar.is_counted`). Returns:
 
+    - ``own``: the step (from 1) that each slot stands for;
     - ``matrix``: by field ``value``, ``low``, ``high``, ``n``, ``floor`` (the better of the best constant and the training
       majority of that position) and ``gain`` above it, ``[slots][steps]``; None where a field does not vary;
     - ``position``: D = mean_k M[k, own] - mean_k max_{j not own} M[k, j] of the whole step, an interval; ``position_by_field``;
@@ -47,6 +48,7 @@ def matrix_report(exam: Exam, probes: "Probes", readings: Mapping[Pair, Reading]
     slots = range(len(own))
     pairs = [pair for pair in whole if own[pair[0]] == pair[1]]
     return {
+        "own": [None if step is None else step + 1 for step in own],
         "matrix": matrix,
         "position": position[STEP],
         "position_by_field": position,

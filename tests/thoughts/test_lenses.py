@@ -11,10 +11,12 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from latent_lab.loop import Loop
 from latent_lab.reasoner import LatentReasoner, LatentTokens
+from latent_lab.symbols import symbol_tokenizer
 from latent_lab.thoughts.grammar import ADDITION, Grammar
 from latent_lab.thoughts.lenses import (
     LENSES,
     affine_map,
+    can_spell,
     embedding_lens,
     example_words,
     first_tokens,
@@ -187,3 +189,5 @@ def test_what_cannot_be_had(stores: tuple[ThoughtStore, ThoughtStore], tmp_path:
     short = planted(tmp_path / "short", sums("train"), noise(600, 2, 1, WIDTH, seed=0))
     found = lens_report(short, stores[1], reasoner(), Letters(), ADDITION, [0], lenses=["tuned"])
     assert found["tuned"] == {"why": "the store does not hold the last layer, which the map is fitted to"}
+    assert can_spell(symbol_tokenizer(), "3 7")
+    assert not can_spell(symbol_tokenizer(), "3=7")
