@@ -5,16 +5,16 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from latent_lab.report.card_figure import FILL, INK, SOFT, STYLE
+from latent_lab.report.card_figure import FLOOR, INK, SOFT, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CELL = 0.46
 """Side of a cell, in inches."""
-LEFT, RIGHT, TOP, BOTTOM = 0.62, 0.2, 0.52, 0.5
+LEFT, RIGHT, TOP, BOTTOM = 0.55, 0.1, 0.4, 0.62
 """Margins of a panel that hold its labels, in inches."""
-ABOVE, BELOW = 0.95, 0.42
+ABOVE, BELOW = 0.85, 0.5
 """What stands above and below all panels, in inches."""
 WIDEST = 13.0
 """Inches; panels that do not fit go to the next line."""
@@ -22,9 +22,12 @@ LONGEST_LINE = 12.5
 """Characters of a note in an inch of width."""
 NOTE = (
     "Large: accuracy on test problems, %. Small: floor (the better of the best constant and the position's training majority). "
-    "Framed: the step a slot stands for. Dash: the field does not vary there."
+    "Framed: the step a slot stands for. Dash: the field does not vary there. Below each step: its number of test problems."
 )
-EMPTY = "#f0f2f4"
+EMPTY, FULL = "#f0f2f4", "#17456b"
+"""Of a cell without a number, and of one with all right: one hue from light to dark, which prints, and which all eyes order."""
+DARK = 0.67
+"""From here on white letters are the more legible ones."""
 
 
 def draw(report: dict[str, Any], path: Path, *, title: str = "Which slot holds which step", subtitle: str | None = None) -> None:
@@ -87,8 +90,9 @@ def draw_panel(axes: "Axes", title: str, matrix: dict[str, Any], own: list[int |
     for row, step in enumerate(own):
         if step is not None and row < rows and step <= columns:
             corners = ([step - 1, step, step, step - 1, step - 1], [row, row, row + 1, row + 1, row])
-            axes.plot(*corners, color=INK, linewidth=1.6, zorder=4, clip_on=False, solid_joinstyle="miter")
-    axes.set_xticks([j + 0.5 for j in range(columns)], [str(j + 1) for j in range(columns)])
+            axes.plot(*corners, color=FLOOR, linewidth=2.2, zorder=4, clip_on=False, solid_joinstyle="miter")
+    counts = [max((cells[j] or 0 for cells in matrix["n"]), default=0) for j in range(columns)]
+    axes.set_xticks([j + 0.5 for j in range(columns)], [f"{j + 1}\n{n:,}" if n else str(j + 1) for j, n in enumerate(counts)])
     axes.set_yticks([k + 0.5 for k in range(rows)], [str(k + 1) for k in range(rows)])
     axes.tick_params(length=0)
     for side in axes.spines.values():
@@ -105,8 +109,8 @@ def draw_cell(axes: "Axes", row: int, column: int, value: float | None, floor: f
         axes.fill(*box, color=EMPTY, linewidth=0)
         axes.text(column + 0.5, row + 0.5, "–", color=SOFT, fontsize=9, **middle)
     else:
-        axes.fill(*box, color=FILL, alpha=0.06 + 0.94 * value, linewidth=0)
-        colour = "white" if value > 0.62 else INK
+        axes.fill(*box, color=FULL, alpha=0.05 + 0.95 * value, linewidth=0)
+        colour = "white" if value > DARK else INK
         axes.text(column + 0.5, row + 0.4, f"{100 * value:.0f}", color=colour, fontsize=9.5, fontweight="bold", **middle)
         if floor is not None:
             axes.text(column + 0.5, row + 0.76, f"{100 * floor:.0f}", color=colour, fontsize=7, **middle)

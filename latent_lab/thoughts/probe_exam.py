@@ -86,11 +86,13 @@ class Exam:
     """For each field its values."""
     _inputs_read: dict[int, Reading] = field(default_factory=dict)
 
-    def read(self, probes: dict[str, Probe], step: int, vectors: Tensor, rows: Tensor) -> Reading:
-        """Read one step from vectors ``[problems, width]`` (standardised), at ``rows`` only."""
+    def read(self, probes: dict[str, Probe], step: int, vectors: Tensor, rows: Tensor, only: str | None = None) -> Reading:
+        """Read one step (or ``only`` one field of it) from vectors ``[problems, width]`` (standardised), at ``rows`` only."""
         reading = Reading()
         is_right, is_asked = torch.ones(len(rows), dtype=torch.bool), torch.zeros(len(rows), dtype=torch.bool)
         for name, labels in self.y_test.labels.items():
+            if only not in (None, name):
+                continue
             y = torch.where(rows, labels[:, step], NONE)
             there = y >= 0
             log_p = probes[name].log_probabilities(vectors[there])
@@ -123,11 +125,14 @@ class Exam:
             found[name] = self.read(parts, step, self.placed(probes, slot, given.source(name, self.seed), index), rows)
         swapped = Reading()
         for field_name, labels in self.y_test.labels.items():
+            if len(labels[index, step].unique()) < 2:
+                continue  # there is no other label to swap in
             named = replace(given, labels=[str(y) for y in labels[index, step].tolist()])
             vectors = self.placed(probes, slot, named.source("label_swapped", self.seed), index)
-            each = self.read(parts, step, vectors, rows)
-            for ours, theirs in ((swapped.counts, each.counts), (swapped.hits, each.hits), (swapped.bits, each.bits)):
-                ours[field_name] = theirs[field_name]
+            each = self.read(parts, step, vectors, rows, only=field_name)
+            swapped.counts |= {field_name: each.counts[field_name]}
+            swapped.hits |= {field_name: each.hits[field_name]}
+            swapped.bits |= {field_name: each.bits[field_name]}
         return {**found, "label_swapped": swapped}
 
     def vectors(self, probes: "Probes", slot: int, step: int, states: Tensor, index: Tensor) -> Vectors:

@@ -74,7 +74,11 @@ Probe = Discriminant | Constant
 
 def mixed(evidence: Tensor, log_share: Tensor, log_prior: Tensor, temperature: float) -> Tensor:
     """``[n, values]``: log-probabilities from log-likelihoods, with a little of the prior."""
-    sure = torch.log_softmax(log_share + evidence / temperature, dim=-1)
+    return mix(torch.log_softmax(log_share + evidence / temperature, dim=-1), log_prior)
+
+
+def mix(sure: Tensor, log_prior: Tensor) -> Tensor:
+    """Log-probabilities with a little of the prior's."""
     return torch.logaddexp(sure + math.log1p(-UNSURE), log_prior + math.log(UNSURE))
 
 
@@ -181,13 +185,14 @@ def chosen(seen: Moments, vectors: Tensor, labels: Tensor) -> tuple[float, float
     """Shrinkage and temperature with the least cross-entropy on rows not in ``seen``, and the share it gets right there."""
     if len(labels) < FEWEST_HELD_OUT or int((seen.counts > 0).sum()) < 2:
         return *DEFAULTS, 0.0
-    best = (math.inf, *DEFAULTS, 0.0)
     weights, biases = seen.solved(SHRINKAGES)
-    for shrinkage, weight, bias in zip(SHRINKAGES, weights, biases, strict=True):
-        evidence = vectors.double() @ weight.T + bias
+    shares, prior = seen.log_share, seen.log_prior
+    losses, place = {}, labels[:, None]
+    for i in range(len(SHRINKAGES)):
+        evidence = vectors.double() @ weights[i].T + biases[i]
         for temperature in TEMPERATURES:
-            log_p = mixed(evidence, seen.log_share, seen.log_prior, temperature)
-            loss = float(-log_p.gather(1, labels[:, None]).mean())
-            if loss < best[0] - 1e-12:
-                best = (loss, shrinkage, temperature, float((log_p.argmax(1) == labels).double().mean()))
-    return best[1:]
+            sure = torch.log_softmax(shares + evidence / temperature, dim=-1).gather(1, place)[:, 0]
+            losses[i, temperature] = float(-mix(sure, prior[labels]).mean())
+    best, temperature = min(losses, key=lambda each: losses[each])
+    log_p = mixed(vectors.double() @ weights[best].T + biases[best], shares, prior, temperature)
+    return SHRINKAGES[best], temperature, float((log_p.argmax(1) == labels).double().mean())

@@ -10,7 +10,7 @@ from torch import Tensor
 from latent_lab.grading.statistics import RESAMPLES
 
 CHUNK = 4_000_000
-"""Most entries of the resamples that are turned into floats at a time."""
+"""Entries of the resamples that are turned into floats at a time, if there are more; else they stay floats."""
 LEVEL = 0.95
 
 
@@ -23,13 +23,14 @@ class Resampler:
         counts = torch.zeros(num_resamples, num_problems, dtype=torch.int16)
         for row in counts:
             row += torch.randint(num_problems, (num_problems,), generator=generator).bincount(minlength=num_problems).short()
-        self.counts = counts
+        self.parts = counts.split(max(1, CHUNK // num_problems))
+        if len(self.parts) == 1:
+            self.parts = (counts.float(),)
 
     def sums(self, values: Tensor) -> Tensor:
         """``[..., resamples]`` of values ``[..., problems]``: their sums in every resample; the first entry is the sum of all."""
         flat = values.reshape(-1, self.num_problems).float()
-        size = max(1, CHUNK // self.num_problems)
-        drawn = [flat @ part.float().T for part in self.counts.split(size)]
+        drawn = [flat @ part.float().T for part in self.parts]
         return torch.cat([flat.double().sum(1, keepdim=True), *(part.double() for part in drawn)], 1).view(*values.shape[:-1], -1)
 
     def means(self, sums: Tensor, counts: Tensor) -> Tensor:

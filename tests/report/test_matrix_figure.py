@@ -12,6 +12,7 @@ from latent_lab.report.matrix_figure import draw, draw_panel, in_words, shape
 MATRIX = {
     "value": [[1.0, 0.126, None], [0.5, 0.994, None]],
     "floor": [[0.11, 0.12, None], [0.1, 0.119, None]],
+    "n": [[1000, 880, None], [1000, 870, None]],
 }
 REPORT: dict[str, Any] = {
     "layer": 0,
@@ -25,16 +26,13 @@ def size(path: Path) -> tuple[int, int]:
     return struct.unpack(">II", path.read_bytes()[16:24])  # type: ignore[return-value]
 
 
-def texts(**more: Any) -> list[str]:
+def test_every_cell_says_its_number_and_its_floor_and_every_step_its_n() -> None:
     from matplotlib.figure import Figure
 
     axes = Figure().add_subplot()
-    draw_panel(axes, "write", MATRIX, [1, 2], **more)
-    return [text.get_text() for text in axes.texts]
-
-
-def test_every_cell_says_its_number_and_its_floor() -> None:
-    assert texts() == ["100", "11", "13", "12", "–", "50", "10", "99", "12", "–"]
+    draw_panel(axes, "write", MATRIX, [1, 2])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1\n1,000", "2\n880", "3"]
+    assert [text.get_text() for text in axes.texts] == ["100", "11", "13", "12", "–", "50", "10", "99", "12", "–"]
 
 
 def test_the_same_report_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -62,5 +60,5 @@ def test_what_is_said_above() -> None:
 
 def test_a_report_without_anything_is_drawn_too(tmp_path: Path) -> None:
     assert shape({}) == (1, 1)
-    draw({"matrix": {"step": {"value": [[None]], "floor": [[None]]}}}, tmp_path / "empty.png")
+    draw({"matrix": {"step": {"value": [[None]], "floor": [[None]], "n": [[None]]}}}, tmp_path / "empty.png")
     assert (tmp_path / "empty.png").is_file()
