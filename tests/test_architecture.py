@@ -41,7 +41,7 @@ ROOMS: dict[tuple[str, ...], set[str]] = {
     ("wandb", "trackio", "tensorboard", "torch.utils.tensorboard"): {"tracking"},
     ("rich",): {"progress"},
     ("jinja2",): {"report.page"},
-    ("matplotlib",): {"report.study_figure", "report.card_figure", "report.table_figure", "report.confusion_figure"},
+    ("matplotlib",): {f"report.{name}_figure" for name in ("study", "card", "table", "confusion", "matrix")},
     ("datasets",): {"problems.hub"},
     ("pyarrow",): {"problems.files"},
     ("openai", "tenacity", "aiolimiter"): {"calls.client"},
