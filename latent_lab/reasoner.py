@@ -17,9 +17,10 @@ Shape suffixes: B batch, T input columns, W columns of one pass, C columns of al
 N labelled tokens, V vocabulary.
 """
 
+import copy
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -29,37 +30,13 @@ from transformers import DynamicCache, PreTrainedModel
 from latent_lab.edits import CacheEdit, Edits, ResidualEdit, Slots, ThoughtEdit, edited_blocks
 from latent_lab.feedback import Feedback, UnsupportedModel, blocks_of, final_norm, scaled
 from latent_lab.loop import Loop
+from latent_lab.output import ReasonerOutput
 from latent_lab.passes import Passes, PassShape
 from latent_lab.sequences import LatentTokens
 
 __all__ = ["LatentReasoner", "LatentTokens", "ReasonerOutput", "ThoughtEdit", "UnsupportedModel", "final_norm"]
 
 SCALED_HEADS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-
-
-@dataclass
-class ReasonerOutput:
-    """What one forward returns."""
-
-    loss: Tensor | None
-    """Mean cross-entropy over the labelled tokens, a scalar; None without labels."""
-    loss_sum: Tensor | None
-    """The same, summed instead of averaged: add sums and counts to weigh every token of several batches alike."""
-    num_labels: int
-    """Labelled tokens that have a token before them."""
-    logits: Tensor | None
-    """``[labelled tokens, vocabulary]``: logits exist for labelled positions only, in row-major order."""
-    targets: Tensor | None
-    """``[labelled tokens]``: the label each row of ``logits`` should predict."""
-    thoughts: Tensor
-    """``[batch, slots, width]``: the vector fed into each slot (for pause tokens the state before it, which is not fed); zero
-    where a row has fewer slots than the batch's most."""
-    num_slots: Tensor
-    """``[batch]``: how many of ``thoughts`` are real."""
-    anchored: Tensor | None = None
-    """``[layers, batch, width]``: each layer's state at the row's anchor; None without anchors."""
-    states: Tensor | None = None
-    """``[batch, slots, layers, width]``: what the layers asked for hold at each slot, zero where a row has no such slot."""
 
 
 class LatentReasoner(nn.Module):
@@ -141,9 +118,28 @@ class LatentReasoner(nn.Module):
         return output
 
     @torch.no_grad()
+    def pause(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, *, before: str, is_closed: Tensor | None = None
+    ) -> "Paused | None":
+        """Run prompts up to their first thought (``before="thoughts"``) or past the last slot (``before="answer"``) and stop.
+
+        For many edits of the same prompts: what comes before them is run once. None where the loop cannot be stopped there:
+        Jacobi iterations, pause tokens before their slots, prompts without slots, or with nothing after them.
+        """
+        cut = Passes.cut(
+            input_ids, attention_mask, self.tokens, None, replace(self._shape_of_passes(None, Edits()), has_tail=True)
+        )
+        is_early = before == "thoughts"
+        if cut.tail is None or not cut.most_slots or self.loop.rounds or (is_early and self.loop.feeds == "tokens"):
+            return None
+        rollout = Rollout(self, cut, Edits(), is_closed=is_closed)
+        rollout.run(stop=1 if is_early else cut.tail)
+        return rollout.paused
+
+    @torch.no_grad()
     def generate(
         self,
-        input_ids: Tensor,
+        input_ids: "Tensor | Paused",
         attention_mask: Tensor | None = None,
         *,
         max_new_tokens: int,
@@ -158,16 +154,19 @@ class LatentReasoner(nn.Module):
         """Think through the prompt's slots, then decode with the backbone's own ``generate`` over the filled cache.
 
         ``options`` go to ``generate`` as they are (sampling, beams, streamers, stopping); the default is greedy. The edits
-        and ``is_closed`` as in :meth:`forward`. Returns only the new tokens,
-        ``[batch * num_return_sequences, at most max_new_tokens]``.
+        and ``is_closed`` as in :meth:`forward`; in place of prompts, a run of theirs that was paused (:meth:`pause`) before the
+        first edit. Returns only the new tokens, ``[batch * num_return_sequences, at most max_new_tokens]``.
         """
-        edits = Edits(edit, edit_cache, edit_residual)
-        cut = Passes.cut(input_ids, attention_mask, self.tokens, None, self._shape_of_passes(is_closed, edits))
+        edits, start = Edits(edit, edit_cache, edit_residual), None
+        if isinstance(input_ids, Paused):
+            start, cut, is_closed = input_ids, input_ids.cut, input_ids.is_closed
+        else:
+            cut = Passes.cut(input_ids, attention_mask, self.tokens, None, self._shape_of_passes(is_closed, edits))
         rollout = Rollout(self, cut, edits, is_closed=is_closed)
         if (edit_cache or edit_residual) and not bool((cut.masks[-1][:, -1] & ~cut.is_slot[-1][:, -1]).all()):
             raise ValueError("edit_cache, edit_residual: some row ends in its last slot; end every prompt with the end marker")
-        rollout.run(hold_back=True)
-        ids, mask = cut.compact(input_ids, pad_token_id if pad_token_id is not None else 0)
+        rollout.run(hold_back=True, start=start)
+        ids, mask = cut.compact(pad_token_id if pad_token_id is not None else 0)
         options = {"do_sample": False, **options}
         if is_closed is not None and bool(is_closed.any()):
             if cut.tail is None:
@@ -202,6 +201,38 @@ class LatentReasoner(nn.Module):
         return max(options.get(name) or getattr(config, name, None) or 1 for name in ("num_beams", "num_return_sequences"))
 
 
+@dataclass
+class Paused:
+    """A run stopped between two passes, from which :meth:`LatentReasoner.generate` can go on more than once."""
+
+    cut: Passes
+    is_closed: Tensor | None
+    done: int
+    """Passes done."""
+    cache: DynamicCache
+    fed: list[Tensor]
+    taken_BD: Tensor | None
+    """The state that the next thought is made of."""
+    current_BD: Tensor | None
+
+    def rows(self, index: Tensor) -> "Paused":
+        """The same for the rows ``index``, in that order; a row may occur more than once."""
+        cache = copied(self.cache)
+        for layer in cache.layers:
+            layer.keys, layer.values = layer.keys[index], layer.values[index]
+        taken_BD, current_BD, is_closed = (
+            None if t is None else t[index] for t in (self.taken_BD, self.current_BD, self.is_closed)
+        )
+        return Paused(self.cut.rows(index), is_closed, self.done, cache, [t[index] for t in self.fed], taken_BD, current_BD)
+
+
+def copied(cache: DynamicCache) -> DynamicCache:
+    """A cache that can grow by itself; keys and values so far are shared, as growing never changes them in place."""
+    made = copy.copy(cache)
+    made.layers = [copy.copy(layer) for layer in cache.layers]
+    return made
+
+
 class Rollout:
     """One run through the passes."""
 
@@ -232,18 +263,28 @@ class Rollout:
         self.fed: list[Tensor] = []
         self.layers: list[tuple[Tensor, ...]] = []  # of each pass, one for each block
         self.held_BD: Tensor
+        self.paused: Paused
 
-    def run(self, *, hold_back: bool = False) -> list[Tensor]:
+    def run(self, *, hold_back: bool = False, start: "Paused | None" = None, stop: int | None = None) -> list[Tensor]:
         """Run every pass and return their states ``[B, W, D]`` (last layer, after the final norm), in order.
 
         ``hold_back`` leaves out the very last column, which ``generate`` runs itself, and keeps its embedding as ``held_BD``.
+        With ``start`` the passes done there are left out; before pass ``stop`` the run is kept as ``paused``.
         """
         if self.loop.rounds and self.cut.most_slots and self.loop.feeds == "thoughts":
             return self._run_block(self.loop.rounds, hold_back)
         states: list[Tensor] = []
-        current_BD: Tensor | None = None
+        first, taken_BD, current_BD = 0, None, None
+        if start is not None:
+            self.cache, self.fed = copied(start.cache), list(start.fed)
+            first, taken_BD, current_BD = start.done, start.taken_BD, start.current_BD
         last = len(self.cut.ids) - 1
-        for j in range(last + 1):
+        for j in range(first, last + 1 if stop is None else stop):
+            if taken_BD is not None and self.loop.feeds == "thoughts" and j <= self.cut.most_slots:
+                thought_BD, active = self._think(j - 1, taken_BD)
+                self.fed.append(torch.where(active[:, None], thought_BD, 0.0))
+                # Rows without this slot keep the thought they still wait to use.
+                current_BD = thought_BD if current_BD is None else torch.where(active[:, None], thought_BD, current_BD)
             embeds_BWD = self.embed(self.cut.ids[j])
             if current_BD is not None:
                 embeds_BWD = torch.where(self.cut.is_slot[j][..., None], current_BD[:, None].to(embeds_BWD.dtype), embeds_BWD)
@@ -254,11 +295,9 @@ class Rollout:
             if embeds_BWD.shape[1]:
                 hidden_BWD, taken_BWD = self._forward(j, j, embeds_BWD, use_cache=last > 0 or hold_back)
                 states.append(hidden_BWD)
-            if self.loop.feeds == "thoughts" and j < self.cut.most_slots:
-                thought_BD, active = self._think(j, taken_BWD[:, -1])
-                self.fed.append(torch.where(active[:, None], thought_BD, 0.0))
-                # Rows without this slot keep the thought they still wait to use.
-                current_BD = thought_BD if current_BD is None else torch.where(active[:, None], thought_BD, current_BD)
+                taken_BD = taken_BWD[:, -1]
+        if stop is not None:
+            self.paused = Paused(self.cut, self.is_closed, stop, self.cache, self.fed, taken_BD, current_BD)
         return states
 
     def _run_block(self, rounds: int, hold_back: bool) -> list[Tensor]:

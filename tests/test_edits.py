@@ -222,3 +222,36 @@ def test_without_slots_there_is_nothing_to_edit() -> None:
 
     clean = reasoner.generate(ids, max_new_tokens=3)
     assert torch.equal(reasoner.generate(ids, max_new_tokens=3, edit_cache=never, edit_residual=never, edit=never), clean)
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_a_run_that_was_paused_goes_on_as_if_it_had_not_been(name: str, is_closed: bool) -> None:
+    """More than once, in any order of rows, and with edits of what comes after the pause."""
+    reasoner, (ids, mask) = LatentReasoner(build(name), TOKENS), padded(ENDED, "both")
+    options: dict[str, Any] = {"max_new_tokens": LENGTH}
+    turned = torch.tensor([3, 0, 0, 2])
+    early = reasoner.pause(ids, mask, before="thoughts", is_closed=closed(is_closed))
+    late = reasoner.pause(ids, mask, before="answer", is_closed=closed(is_closed))
+    assert early is not None
+    assert late is not None
+    edits: dict[str, Any] = {
+        "edit": lambda slot, thoughts, active: thoughts * 0 if slot == 1 else thoughts,
+        "edit_cache": lambda block, keys, values: (keys, values * 0),
+        "edit_residual": lambda slot, block, states, active: states * 0 if block == 1 else states,
+    }
+    for paused, usable in ((early, edits), (late, {"edit_cache": edits["edit_cache"]})):
+        for one in ({}, *({kind: edit} for kind, edit in usable.items())):
+            want = reasoner.generate(ids, mask, is_closed=closed(is_closed), **one, **options)
+            assert torch.equal(reasoner.generate(paused, **one, **options), want)
+            assert torch.equal(reasoner.generate(paused.rows(turned), **one, **options), want[turned])
+
+
+def test_a_run_that_cannot_be_paused() -> None:
+    model, (ids, mask) = build(), padded(ENDED, "right")
+    paused = LatentReasoner(model, TOKENS, Loop(feeds="tokens"))
+    assert paused.pause(ids, mask, before="thoughts") is None
+    late = paused.pause(ids, mask, before="answer")
+    assert torch.equal(paused.generate(late, max_new_tokens=3), paused.generate(ids, mask, max_new_tokens=3))
+    assert LatentReasoner(model, TOKENS, Loop(rounds=2)).pause(ids, mask, before="answer") is None
+    assert LatentReasoner(model, TOKENS).pause(torch.tensor([[1, 2, E]]), before="answer") is None
