@@ -107,10 +107,19 @@ class Passes:
         """Whether some row's last token is a slot."""
         return bool(self.is_slot[-1][:, -1].any())
 
-    def compact(self, input_ids: Tensor, pad: int) -> tuple[Tensor, Tensor]:
+    def compact(self, pad: int) -> tuple[Tensor, Tensor]:
         """The batch as the cache sees it: ids and mask, ``[B, C]``, all passes side by side."""
-        mask = torch.cat(self.masks, dim=1)
-        return torch.cat(self.ids, dim=1).masked_fill(~mask, pad), mask.to(input_ids.dtype)
+        mask, ids = torch.cat(self.masks, dim=1), torch.cat(self.ids, dim=1)
+        return ids.masked_fill(~mask, pad), mask.to(ids.dtype)
+
+    def rows(self, index: Tensor) -> "Passes":
+        """The same passes of the rows ``index`` alone, in that order; a row may occur more than once."""
+        ids, masks, positions, is_slot = (
+            [t[index] for t in part] for part in (self.ids, self.masks, self.positions, self.is_slot)
+        )
+        made = Passes(ids, masks, positions, is_slot, self.num_slots[index], self.column[index], self.slot[index], self.tail)
+        made.__dict__["most_slots"] = self.most_slots  # there are passes for so many
+        return made
 
     def before(self, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """For each real token marked in ``wanted [B, T]`` that has one before it in its row: three ``[N]``.

@@ -17,54 +17,26 @@ Shape suffixes: B batch, T input columns, W columns of one pass, C columns of al
 N labelled tokens, V vocabulary.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from latent_lab.edits import CacheEdit, Edits, ResidualEdit, Slots, ThoughtEdit, edited_blocks
+from latent_lab.feedback import Feedback, UnsupportedModel, blocks_of, final_norm, scaled
 from latent_lab.loop import Loop
+from latent_lab.output import ReasonerOutput
 from latent_lab.passes import Passes, PassShape
 from latent_lab.sequences import LatentTokens
 
-__all__ = ["LatentReasoner", "LatentTokens", "ReasonerOutput"]
-
-ThoughtEdit = Callable[[int, Tensor, Tensor], Tensor]
-"""A change to thoughts at inference: ``edit(slot, thoughts[batch, width], active[batch])`` returns what is fed in instead;
-``active`` marks the rows that have this slot."""
+__all__ = ["LatentReasoner", "LatentTokens", "ReasonerOutput", "ThoughtEdit", "UnsupportedModel", "final_norm"]
 
 SCALED_HEADS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-
-
-@dataclass
-class ReasonerOutput:
-    """What one forward returns."""
-
-    loss: Tensor | None
-    """Mean cross-entropy over the labelled tokens, a scalar; None without labels."""
-    loss_sum: Tensor | None
-    """The same, summed instead of averaged: add sums and counts to weigh every token of several batches alike."""
-    num_labels: int
-    """Labelled tokens that have a token before them."""
-    logits: Tensor | None
-    """``[labelled tokens, vocabulary]``: logits exist for labelled positions only, in row-major order."""
-    targets: Tensor | None
-    """``[labelled tokens]``: the label each row of ``logits`` should predict."""
-    thoughts: Tensor
-    """``[batch, slots, width]``: the vector fed into each slot (for pause tokens the state before it, which is not fed); zero
-    where a row has fewer slots than the batch's most."""
-    num_slots: Tensor
-    """``[batch]``: how many of ``thoughts`` are real."""
-    anchored: Tensor | None = None
-    """``[layers, batch, width]``: each layer's state at the row's anchor; None without anchors."""
-    states: Tensor | None = None
-    """``[batch, slots, layers, width]``: what the layers asked for hold at each slot, zero where a row has no such slot."""
-
-
-class UnsupportedModel(ValueError):
-    """A backbone that the latent loop cannot drive; the message says why."""
 
 
 class LatentReasoner(nn.Module):
@@ -107,6 +79,9 @@ class LatentReasoner(nn.Module):
         is_closed: Tensor | None = None,
         anchors: Tensor | None = None,
         layers: Sequence[int] | None = None,
+        edit: ThoughtEdit | None = None,
+        edit_cache: CacheEdit | None = None,
+        edit_residual: ResidualEdit | None = None,
     ) -> ReasonerOutput:
         """Think through every slot and, given labels, compute the loss.
 
@@ -119,9 +94,13 @@ class LatentReasoner(nn.Module):
             anchors: ``[batch]``, a column after the last slot in each row, whose states of all layers are wanted.
             layers: numbers of layers whose states at the slots are wanted: 0 is the thought itself, n the state after block n
                 (after the final norm, too, for the last one).
+            edit: changes thoughts before they are fed in; see :mod:`latent_lab.edits` for this and the next two.
+            edit_cache: changes what the slots are remembered by, before anything after the last slot is run.
+            edit_residual: changes the state after a block at a slot.
         """
-        cut = Passes.cut(input_ids, attention_mask, self.tokens, position_ids, self._shape_of_passes(is_closed))
-        rollout = Rollout(self, cut, is_closed=is_closed, wants_layers=anchors is not None or layers is not None)
+        edits = Edits(edit, edit_cache, edit_residual)
+        cut = Passes.cut(input_ids, attention_mask, self.tokens, position_ids, self._shape_of_passes(is_closed, edits))
+        rollout = Rollout(self, cut, edits, is_closed=is_closed, wants_layers=anchors is not None or layers is not None)
         hidden_BCD = torch.cat(rollout.run(), dim=1)
         output = ReasonerOutput(None, None, 0, None, None, rollout.thoughts(hidden_BCD), cut.num_slots)
         if anchors is not None:
@@ -139,30 +118,55 @@ class LatentReasoner(nn.Module):
         return output
 
     @torch.no_grad()
+    def pause(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, *, before: str, is_closed: Tensor | None = None
+    ) -> "Paused | None":
+        """Run prompts up to their first thought (``before="thoughts"``) or past the last slot (``before="answer"``) and stop.
+
+        For many edits of the same prompts: what comes before them is run once. None where the loop cannot be stopped there:
+        Jacobi iterations, pause tokens before their slots, prompts without slots, or with nothing after them.
+        """
+        cut = Passes.cut(
+            input_ids, attention_mask, self.tokens, None, replace(self._shape_of_passes(None, Edits()), has_tail=True)
+        )
+        is_early = before == "thoughts"
+        if cut.tail is None or not cut.most_slots or self.loop.rounds or (is_early and self.loop.feeds == "tokens"):
+            return None
+        rollout = Rollout(self, cut, Edits(), is_closed=is_closed)
+        rollout.run(stop=1 if is_early else cut.tail)
+        return rollout.paused
+
+    @torch.no_grad()
     def generate(
         self,
-        input_ids: Tensor,
+        input_ids: "Tensor | Paused",
         attention_mask: Tensor | None = None,
         *,
         max_new_tokens: int,
         eos_token_id: int | list[int] | None = None,
         pad_token_id: int | None = None,
         edit: ThoughtEdit | None = None,
+        edit_cache: CacheEdit | None = None,
+        edit_residual: ResidualEdit | None = None,
         is_closed: Tensor | None = None,
         **options: Any,
     ) -> Tensor:
         """Think through the prompt's slots, then decode with the backbone's own ``generate`` over the filled cache.
 
-        ``options`` go to ``generate`` as they are (sampling, beams, streamers, stopping); the default is greedy. ``edit`` changes
-        thoughts before they are fed in; ``is_closed`` as in :meth:`forward`. Returns only the new tokens,
-        ``[batch * num_return_sequences, at most max_new_tokens]``.
+        ``options`` go to ``generate`` as they are (sampling, beams, streamers, stopping); the default is greedy. The edits
+        and ``is_closed`` as in :meth:`forward`; in place of prompts, a run of theirs that was paused (:meth:`pause`) before the
+        first edit. Returns only the new tokens, ``[batch * num_return_sequences, at most max_new_tokens]``.
         """
-        if edit is not None and self.loop.feeds == "tokens":
-            raise ValueError("edit: pause tokens feed no thought in, so there is nothing to edit; leave it out")
-        cut = Passes.cut(input_ids, attention_mask, self.tokens, None, self._shape_of_passes(is_closed))
-        rollout = Rollout(self, cut, edit, is_closed=is_closed)
-        rollout.run(hold_back=True)
-        ids, mask = cut.compact(input_ids, pad_token_id if pad_token_id is not None else 0)
+        edits, start = Edits(edit, edit_cache, edit_residual), None
+        if isinstance(input_ids, Paused):
+            start, cut, is_closed = input_ids, input_ids.cut, input_ids.is_closed
+        else:
+            cut = Passes.cut(input_ids, attention_mask, self.tokens, None, self._shape_of_passes(is_closed, edits))
+        rollout = Rollout(self, cut, edits, is_closed=is_closed)
+        if (edit_cache or edit_residual) and not bool((cut.masks[-1][:, -1] & ~cut.is_slot[-1][:, -1]).all()):
+            raise ValueError("edit_cache, edit_residual: some row ends in its last slot; end every prompt with the end marker")
+        rollout.run(hold_back=True, start=start)
+        ids, mask = cut.compact(pad_token_id if pad_token_id is not None else 0)
         options = {"do_sample": False, **options}
         if is_closed is not None and bool(is_closed.any()):
             if cut.tail is None:
@@ -186,10 +190,10 @@ class LatentReasoner(nn.Module):
         )
         return new[:, ids.shape[1] :]
 
-    def _shape_of_passes(self, is_closed: Tensor | None) -> PassShape:
+    def _shape_of_passes(self, is_closed: Tensor | None, edits: Edits) -> PassShape:
         is_single = self.loop.feeds == "tokens" and not self.loop.multipass
         middle = "none" if is_single else "block" if self.loop.rounds else "slots"
-        return PassShape(middle, has_tail=is_closed is not None)
+        return PassShape(middle, has_tail=is_closed is not None or edits.cache is not None)
 
     def _copies(self, options: dict[str, Any]) -> int:
         """How many rows (beams or samples) ``generate`` will make of each."""
@@ -197,26 +201,36 @@ class LatentReasoner(nn.Module):
         return max(options.get(name) or getattr(config, name, None) or 1 for name in ("num_beams", "num_return_sequences"))
 
 
-class Feedback(nn.Module):
-    """What a state passes through on its way into a slot: nothing, a linear map that starts as the identity, or CODI's MLP."""
+@dataclass
+class Paused:
+    """A run stopped between two passes, from which :meth:`LatentReasoner.generate` can go on more than once."""
 
-    def __init__(self, projection: str, width: int) -> None:
-        super().__init__()
-        self.projection: nn.Module = nn.Identity()
-        if projection == "linear":
-            self.projection = nn.Linear(width, width)
-            nn.init.eye_(self.projection.weight)
-            nn.init.zeros_(self.projection.bias)
-        elif projection == "mlp":  # CODI (arXiv 2502.21074), section 3
-            self.projection = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.LayerNorm(width))
+    cut: Passes
+    is_closed: Tensor | None
+    done: int
+    """Passes done."""
+    cache: DynamicCache
+    fed: list[Tensor]
+    taken_BD: Tensor | None
+    """The state that the next thought is made of."""
+    current_BD: Tensor | None
 
-    def forward(self, state: Tensor) -> Tensor:
-        """``[..., width]`` to ``[..., width]``."""
-        return self.projection(state)
+    def rows(self, index: Tensor) -> "Paused":
+        """The same for the rows ``index``, in that order; a row may occur more than once."""
+        cache = copied(self.cache)
+        for layer in cache.layers:
+            layer.keys, layer.values = layer.keys[index], layer.values[index]
+        taken_BD, current_BD, is_closed = (
+            None if t is None else t[index] for t in (self.taken_BD, self.current_BD, self.is_closed)
+        )
+        return Paused(self.cut.rows(index), is_closed, self.done, cache, [t[index] for t in self.fed], taken_BD, current_BD)
 
-    def nothing(self) -> Tensor | float:
-        """Zero, with a gradient for every weight: several processes must all use them, also for a batch without slots."""
-        return sum((p.sum() * 0.0 for p in self.parameters()), 0.0)
+
+def copied(cache: DynamicCache) -> DynamicCache:
+    """A cache that can grow by itself; keys and values so far are shared, as growing never changes them in place."""
+    made = copy.copy(cache)
+    made.layers = [copy.copy(layer) for layer in cache.layers]
+    return made
 
 
 class Rollout:
@@ -226,7 +240,7 @@ class Rollout:
         self,
         reasoner: LatentReasoner,
         cut: Passes,
-        edit: ThoughtEdit | None = None,
+        edits: Edits,
         *,
         is_closed: Tensor | None = None,
         wants_layers: bool = False,
@@ -234,40 +248,56 @@ class Rollout:
         model = reasoner.model
         if model.training and getattr(model.base_model, "gradient_checkpointing", False):
             raise ValueError("gradient checkpointing drops the key/value cache that the latent loop needs: switch it off")
-        self.cut, self.edit, self.is_closed, self.wants_layers = cut, edit, is_closed, wants_layers
+        if edits.thought is not None and reasoner.loop.feeds == "tokens":
+            raise ValueError("edit: pause tokens feed no thought in, so there is nothing to edit; leave it out")
+        if edits.cache is not None and cut.tail is None:
+            raise ValueError("edit_cache: nothing follows the last slot, so nothing would read it; end with the end marker")
+        self.cut, self.edits, self.is_closed, self.wants_layers = cut, edits, is_closed, wants_layers
         self.loop, self.feedback = reasoner.loop, reasoner.feedback
         self.body = model.base_model
         self.norm = final_norm(model) if self.loop.feedback == "before_norm" else None
         self.embed = model.get_input_embeddings()
+        self.blocks: Sequence[nn.Module] = list(blocks_of(model)) if edits.residual is not None else ()
+        self.is_slot_BC = torch.cat(cut.is_slot, dim=1)
         self.cache = DynamicCache(config=model.config)
         self.fed: list[Tensor] = []
         self.layers: list[tuple[Tensor, ...]] = []  # of each pass, one for each block
         self.held_BD: Tensor
+        self.paused: Paused
 
-    def run(self, *, hold_back: bool = False) -> list[Tensor]:
+    def run(self, *, hold_back: bool = False, start: "Paused | None" = None, stop: int | None = None) -> list[Tensor]:
         """Run every pass and return their states ``[B, W, D]`` (last layer, after the final norm), in order.
 
         ``hold_back`` leaves out the very last column, which ``generate`` runs itself, and keeps its embedding as ``held_BD``.
+        With ``start`` the passes done there are left out; before pass ``stop`` the run is kept as ``paused``.
         """
         if self.loop.rounds and self.cut.most_slots and self.loop.feeds == "thoughts":
             return self._run_block(self.loop.rounds, hold_back)
         states: list[Tensor] = []
-        current_BD: Tensor | None = None
+        first, taken_BD, current_BD = 0, None, None
+        if start is not None:
+            self.cache, self.fed = copied(start.cache), list(start.fed)
+            first, taken_BD, current_BD = start.done, start.taken_BD, start.current_BD
         last = len(self.cut.ids) - 1
-        for j in range(last + 1):
+        for j in range(first, last + 1 if stop is None else stop):
+            if taken_BD is not None and self.loop.feeds == "thoughts" and j <= self.cut.most_slots:
+                thought_BD, active = self._think(j - 1, taken_BD)
+                self.fed.append(torch.where(active[:, None], thought_BD, 0.0))
+                # Rows without this slot keep the thought they still wait to use.
+                current_BD = thought_BD if current_BD is None else torch.where(active[:, None], thought_BD, current_BD)
             embeds_BWD = self.embed(self.cut.ids[j])
             if current_BD is not None:
                 embeds_BWD = torch.where(self.cut.is_slot[j][..., None], current_BD[:, None].to(embeds_BWD.dtype), embeds_BWD)
             if j == last and hold_back:
                 embeds_BWD, self.held_BD = embeds_BWD[:, :-1], embeds_BWD[:, -1]
+            if j == self.cut.tail:
+                self._edit_cache()
             if embeds_BWD.shape[1]:
                 hidden_BWD, taken_BWD = self._forward(j, j, embeds_BWD, use_cache=last > 0 or hold_back)
                 states.append(hidden_BWD)
-            if self.loop.feeds == "thoughts" and j < self.cut.most_slots:
-                thought_BD, active = self._think(j, taken_BWD[:, -1])
-                self.fed.append(torch.where(active[:, None], thought_BD, 0.0))
-                # Rows without this slot keep the thought they still wait to use.
-                current_BD = thought_BD if current_BD is None else torch.where(active[:, None], thought_BD, current_BD)
+                taken_BD = taken_BWD[:, -1]
+        if stop is not None:
+            self.paused = Paused(self.cut, self.is_closed, stop, self.cache, self.fed, taken_BD, current_BD)
         return states
 
     def _run_block(self, rounds: int, hold_back: bool) -> list[Tensor]:
@@ -308,6 +338,8 @@ class Rollout:
             embeds_BWD = torch.cat([embeds[j] for j in range(a, b + 1)], dim=1)
             if b == last and hold_back:
                 embeds_BWD, self.held_BD = embeds_BWD[:, :-1], embeds_BWD[:, -1]
+            if a == cut.tail:
+                self._edit_cache()
             if embeds_BWD.shape[1]:
                 states.append(self._forward(a, b, embeds_BWD, use_cache=True)[0])
         return states
@@ -349,7 +381,7 @@ class Rollout:
     def visible(self, mask_BC: Tensor) -> Tensor:
         """``[B, C]``: what of all passes the tail may see: in closed rows the slots and itself, else everything."""
         assert self.is_closed is not None
-        slots_BC = torch.cat(self.cut.is_slot, dim=1)[:, : mask_BC.shape[1]]
+        slots_BC = self.is_slot_BC[:, : mask_BC.shape[1]]
         tail = torch.arange(mask_BC.shape[1], device=mask_BC.device) >= sum(self.cut.widths[:-1])
         return mask_BC & (slots_BC | tail | ~self.is_closed[:, None])
 
@@ -359,40 +391,47 @@ class Rollout:
         state_BD = state_BD.to(torch.promote_types(state_BD.dtype, torch.float32))
         thought_BD = self.feedback(state_BD.detach() if self.loop.detach else state_BD)
         if self.loop.match_norm:
-            length = self.embed.weight.detach().float().norm(dim=-1).mean()
-            thought_BD = thought_BD * (length / thought_BD.norm(dim=-1, keepdim=True).clamp(min=1e-6))
-        return (thought_BD if self.edit is None else self.edit(slot, thought_BD, active)), active
+            thought_BD = scaled(thought_BD, self.embed.weight)
+        return (thought_BD if self.edits.thought is None else self.edits.thought(slot, thought_BD, active)), active
+
+    def _edit_cache(self) -> None:
+        """Let the edit change what all slots, filled by now, are remembered by."""
+        if self.edits.cache is None or not self.cut.most_slots:
+            return
+        columns = sum(self.cut.widths[: self.cut.tail])
+        slots = Slots.of(self.is_slot_BC, 0, columns)
+        for number, layer in enumerate(self.cache.layers, start=1):
+            if layer.keys.shape[-2] != columns:
+                raise ValueError(f"edit_cache: block {number} remembers a window of {layer.keys.shape[-2]} columns only")
+            given = [slots.taken(held, self.cut.most_slots) for held in (layer.keys, layer.values)]
+            keys, values = self.edits.cache(number, *given)
+            layer.keys, layer.values = slots.put(layer.keys, keys), slots.put(layer.values, values)
 
     def _forward(self, first: int, last: int, embeds_BWD: Tensor, *, use_cache: bool) -> tuple[Tensor, Tensor]:
         """Run passes ``first`` to ``last`` as one; states ``[B, W, D]`` after the final norm, and where thoughts are taken."""
         cut, width = self.cut, embeds_BWD.shape[1]
         before = sum(cut.widths[:first])
         mask_BC = torch.cat(cut.masks[: last + 1], dim=1)[:, : before + width]
-        if last == cut.tail:
+        if last == cut.tail and self.is_closed is not None:
             mask_BC = self.visible(mask_BC)
         taken: list[Tensor] = []
         hook = self.norm.register_forward_pre_hook(lambda _, given: taken.append(given[0])) if self.norm is not None else None
+        residual = self.edits.residual
+        at = Slots.of(self.is_slot_BC, before, width) if residual is not None else None
         try:
-            out = self.body(
-                inputs_embeds=embeds_BWD,
-                # Without mask and cache, transformers takes any jump in the positions for the border of two packed sequences.
-                attention_mask=None if use_cache and bool(mask_BC.all()) else mask_BC.long(),
-                position_ids=torch.cat(cut.positions[first : last + 1], dim=1)[:, :width],
-                past_key_values=self.cache if use_cache else None,
-                use_cache=use_cache,
-                **({"output_hidden_states": True} if self.wants_layers else {}),
-            )
+            with edited_blocks(self.blocks, at, residual) if residual is not None and at is not None else nullcontext():
+                out = self.body(
+                    inputs_embeds=embeds_BWD,
+                    # Without mask and cache, transformers takes any jump in the positions for the border of packed sequences.
+                    attention_mask=None if use_cache and bool(mask_BC.all()) else mask_BC.long(),
+                    position_ids=torch.cat(cut.positions[first : last + 1], dim=1)[:, :width],
+                    past_key_values=self.cache if use_cache else None,
+                    use_cache=use_cache,
+                    **({"output_hidden_states": True} if self.wants_layers else {}),
+                )
         finally:
             if hook is not None:
                 hook.remove()
         if self.wants_layers:
             self.layers.append(out.hidden_states[1:])
         return out.last_hidden_state, taken[0] if taken else out.last_hidden_state
-
-
-def final_norm(model: PreTrainedModel) -> nn.Module:
-    """The norm after the last layer."""
-    norms = [module for module in model.base_model.children() if "norm" in type(module).__name__.lower()]
-    if not norms:
-        raise UnsupportedModel(f"{type(model).__name__} has no final norm that could be found; allowed: feedback=after_norm")
-    return norms[-1]

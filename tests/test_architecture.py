@@ -15,7 +15,7 @@ LAYERS = (
     ("files", "provenance", "progress", "exact"),
     ("problems", "run", "tracking", "weights"),
     ("config", "sequences", "loop", "recompute", "symbols"),
-    ("overrides", "backbone", "batching", "schedule", "passes"),
+    ("overrides", "backbone", "batching", "schedule", "passes", "edits", "feedback", "output"),
     ("compose", "reasoner", "adapters", "card", "calls"),
     ("job", "supervision"),
     ("checkpoint",),

@@ -232,7 +232,7 @@ class Solver:
         return replies
 
     def _generate(self, batch: Batch, ends: list[int], edit: ThoughtEdit | None) -> Tensor:
-        tool = {"logits_processor": [Calculator(self.calculator)]} if self.calculator else {}
+        tool: dict[str, Any] = {"logits_processor": [Calculator(self.calculator)]} if self.calculator else {}
         return self.reasoner.generate(
             batch.input_ids,
             batch.attention_mask,
