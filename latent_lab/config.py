@@ -281,8 +281,13 @@ def check_training(config: TrainConfig) -> None:
     micro, name = config.micro_batch_size, config.name
     if micro is not None and micro > config.batch_size:
         raise ConfigError("micro_batch_size", micro, f"allowed: at most batch_size={config.batch_size}")
-    if not isinstance(config.oracle, Nothing | None):
-        raise ConfigError("oracle", type(config.oracle).__name__, "this stage trains none; allowed: none")
+    trains_oracle, has_oracle = getattr(config.stage, "trains_oracle", False), not isinstance(config.oracle, Nothing | None)
+    if has_oracle and not trains_oracle:
+        raise ConfigError("oracle", type(config.oracle).__name__, "this stage trains none; allowed: none, or stage=oracle")
+    if trains_oracle and not has_oracle:
+        raise ConfigError("oracle", None, "stage=oracle trains one; allowed: self, lora, separate, head")
+    if trains_oracle and not getattr(config.stage, "run", ""):
+        raise ConfigError("stage.run", None, "allowed: a finished run's folder, or its name below outputs, whose thoughts to read")
     if not isinstance(config.judge, Nothing | None):
         raise ConfigError("judge", type(config.judge).__name__, "training judges no answers; allowed: none")
     quantize, state = getattr(config.model, "quantize", "none"), getattr(config.model, "state", None)
