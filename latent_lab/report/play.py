@@ -41,7 +41,10 @@ class PlayError(ValueError):
 class Reader(Protocol):
     """What reads thoughts."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
 
     def read(self, thoughts: Tensor) -> list[tuple[str, float | None]]:
         """For each of ``[slots, width]`` what it says, and how sure it is from 0 to 1 (None: it does not say)."""
@@ -172,9 +175,13 @@ class Player:
         (encoded,) = self.at.trained.stage.encode([problem], tokenizer)
         unknown = tokenizer.unk_token_id
         if unknown is not None and unknown in encoded.question:
-            raise PlayError(f"{problem.question[:80]}: this model's vocabulary does not know all of that; it knows {self.example()}")
+            raise PlayError(
+                f"{problem.question[:80]}: this model's vocabulary does not know all of that; it knows {self.example()}"
+            )
         if not solver.fits(encoded):
-            raise PlayError(f"the question has {len(encoded.question)} tokens, too many for the {solver.room} positions of the model")
+            raise PlayError(
+                f"the question has {len(encoded.question)} tokens, too many for the {solver.room} positions of the model"
+            )
         return encoded
 
     def example(self) -> str:
@@ -188,7 +195,9 @@ class Player:
         gone: set[int] = set()
         for edit in edits:
             if not 1 <= edit.slot <= count:
-                raise PlayError(f"{edit}: this problem has the thoughts 1 to {count}" if count else f"{edit}: there is no thought here")
+                raise PlayError(
+                    f"{edit}: this problem has the thoughts 1 to {count}" if count else f"{edit}: there is no thought here"
+                )
             if edit.slot in gone:
                 raise PlayError(f"{edit}: thought {edit.slot} was removed; undo that first")
             if edit.kind == "remove":
@@ -217,7 +226,7 @@ class Player:
 
     @torch.no_grad()
     def answer(self, problem: Encoded, count: int, put: dict[int, Tensor] | None = None) -> tuple[str, Tensor]:
-        """The answer, or what was written where there is none, after ``count`` thoughts, and these ``[count, width]``.
+        """The answer, or that there is none and what was written, after ``count`` thoughts, and these ``[count, width]``.
 
         ``put`` maps numbers of thoughts, from 1, to the vectors that are fed in instead.
         """
@@ -237,7 +246,8 @@ class Player:
             thoughts = torch.stack(rows) if rows else torch.zeros(0, width)
         else:
             thoughts = solver.thoughts([problem])[0] if count else torch.zeros(0, width)
-        return solver.rules.verdict(text, "0", truncated=not stopped).answer or text.strip(), thoughts
+        answer = solver.rules.verdict(text, "0", truncated=not stopped).answer
+        return answer or ("no answer" if stopped else "no end") + (f" ({text.strip()})" if text.strip() else ""), thoughts
 
 
 def write(solver: Any, problem: Encoded, edit: ThoughtEdit | None) -> tuple[str, bool]:

@@ -90,9 +90,8 @@ def show(console: Console, scene: Scene) -> None:
         if knows_steps:
             cells.append(Text(clean(thought.gold or "-")))
         for text, sure in thought.readings:
-            is_right = thought.gold is None or text == thought.gold
-            said = Text(clean(text) or "-", style="" if is_right or not thought.gold else "red")
-            cells.append(said + Text(f"  {100 * sure:.0f}%" if sure is not None else "", style="dim"))
+            said = Text(clean(text) or "-") + Text(f"  {100 * sure:.0f}%" if sure is not None else "", style="dim")
+            cells.append(said + Text(" \N{CHECK MARK}" if text and text == thought.gold else "", style="green"))
         if scene.edits:
             cells.append(Text(clean(thought.edited), style="bold"))
         table.add_row(*cells)
@@ -103,7 +102,7 @@ def show(console: Console, scene: Scene) -> None:
 
 def verdict(scene: Scene) -> str:
     """The answer in a line, beside the one before the edits and the one expected."""
-    line = f"{scene.question} {scene.answer or '(nothing)'}"
+    line = f"{scene.question} {scene.answer}"
     if not scene.edits:
         is_right = "" if scene.gold is None else "  right" if scene.answer == scene.gold else f"  wrong, right is {scene.gold}"
         return line + is_right
