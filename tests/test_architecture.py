@@ -39,9 +39,10 @@ ROOMS: dict[tuple[str, ...], set[str]] = {
     ("accelerate",): {"run", "engine", "stages.course", "grading.evaluate"},
     ("peft",): {"adapters"},
     ("wandb", "trackio", "tensorboard", "torch.utils.tensorboard"): {"tracking"},
-    ("rich",): {"progress"},
+    ("rich",): {"progress", "report.play_terminal"},
+    ("starlette", "uvicorn"): {"report.play_web"},
     ("jinja2",): {"report.page"},
-    ("matplotlib",): {f"report.{name}_figure" for name in ("study", "card", "table", "confusion", "matrix")},
+    ("matplotlib",): {f"report.{name}_figure" for name in ("study", "card", "table", "confusion", "matrix", "thoughts")},
     ("datasets",): {"problems.hub"},
     ("pyarrow",): {"problems.files"},
     ("openai", "tenacity", "aiolimiter"): {"calls.client"},
@@ -202,7 +203,7 @@ def test_what_the_command_line_needs_is_imported_without_torch() -> None:
     names += ["problems.competition", "problems.checks", "report.card_task", "report.table_task", "report.table_runs"]
     names += ["calls.server", "calls.ledger", "calls.client", "calls.local", "grading.judges", "grading.judge"]
     names += ["grading.repair", "grading.published", "problems.gsm_hard", "report.regrade_task", "report.regrade"]
-    names += ["grading.answers", "grading.agreement", "report.answers_task"]
+    names += ["grading.answers", "grading.agreement", "report.answers_task", "report.play_task"]
     command = "import sys, importlib\nfor name in sys.argv[1:]:\n    importlib.import_module('latent_lab.' + name)\n"
     command += "    assert not {'torch', 'transformers', 'accelerate'} & set(sys.modules), name\n"
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}

@@ -1,0 +1,342 @@
+"""The tables of the page about thoughts: each part of a ``task=thoughts`` result as rows of text, under the question it answers.
+
+What a result lacks leaves its table out. Shares are written in percent with their 95% intervals.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from latent_lab.report.page import plain
+
+NOTHING = "–"
+SITES = {"cache": "keys and values", "thought": "the thought fed in", "residual": "the state after a block"}
+"""Where a column is exchanged, in words."""
+
+CONTROLS = {
+    "removed": "the model, its thoughts removed",
+    "zeroed": "the model, its thoughts set to zero",
+    "another_problem": "the model, with the thoughts of another problem",
+    "majority": "always the most frequent answer",
+}
+"""Floors of the answers, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of a table: its name and its other cells; ``kind`` is ``model``, ``floor`` or nothing."""
+
+    label: str
+    cells: tuple[str, ...]
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table with its caption; the first of ``head`` stands above the names of the rows."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[Row, ...]
+    note: str = ""
+    is_detail: bool = False
+    """Whether it is folded away until asked for."""
+
+
+def share(value: float) -> str:
+    """A share in percent with a digit after the point; what is not all or nothing is never written as if it were."""
+    places = 1
+    while 1e-9 < abs(value) < 1 - 1e-9 and abs(float(f"{100 * value:.{places}f}")) in (0, 100):
+        places += 1
+    return f"{100 * value:.{places}f}"
+
+
+def shown(given: Any) -> str:
+    """A score, a difference of scores or a bare share in percent; with its interval where it has one."""
+    if isinstance(given, dict):
+        if given.get("value") is None:
+            return NOTHING
+        if given.get("low") is None or given.get("high") is None:
+            return share(given["value"])
+        return f"{share(given['value'])} [{share(given['low'])}, {share(given['high'])}]"
+    return share(given) if is_number(given) else NOTHING
+
+
+def bare(given: Any) -> Any:
+    """A score without its interval, for wide tables."""
+    return given.get("value") if isinstance(given, dict) else given
+
+
+def number(given: Any, places: int = 2) -> str:
+    """A plain number that is no share, such as bits."""
+    given = bare(given)
+    return f"{given:.{places}f}" if is_number(given) else NOTHING
+
+
+def is_number(given: Any) -> bool:
+    """Whether this is a number and no yes or no."""
+    return isinstance(given, int | float) and not isinstance(given, bool)
+
+
+def words(name: str) -> str:
+    """A key in words."""
+    return name.replace("_", " ")
+
+
+def tables(result: dict[str, Any], examples: Sequence[dict[str, Any]] = ()) -> dict[str, list[Table]]:
+    """The tables by the part of the page they belong to: ``read``, ``where``, ``used``, ``edited``, ``failed`` and ``data``."""
+    parts: dict[str, tuple[Callable[[dict[str, Any]], Iterator[Table]], ...]] = {
+        "read": (oracle, probes, lenses),
+        "where": (matrix,),
+        "used": (accuracy, necessity, whole, agreement, frontier),
+        "edited": (interchange, others),
+        "data": (data,),
+    }
+    found = {part: [table for make in makers for table in make(result) if table.rows] for part, makers in parts.items()}
+    return found | {"failed": [table for table in failed(examples) if table.rows]}
+
+
+def oracle(result: dict[str, Any]) -> Iterator[Table]:
+    """T5: every source the oracle was given, its fields beside their floors, bits, and what is left."""
+    given = result.get("oracle", {})
+    sources, floors = given.get("sources", {}), given.get("floors", {})
+    named = list(dict.fromkeys(field for each in sources.values() for field in each.get("fields", {})))
+    kind = f" ({given['kind']})" if "kind" in given else ""
+    if given and "real" not in sources:
+        sources = {"real": {**given, "bits": None}} | sources
+    rows = [
+        Row(
+            "the thought itself" if name == "real" else words(name),
+            (
+                shown(each.get("column_step_exact_match")),
+                shown(each.get("step_exact_match")),
+                *(shown(bare(each.get("fields", {}).get(field))) for field in named),
+                number(each.get("bits")),
+                shown(each.get("invalid")),
+            ),
+            "model" if name == "real" else "",
+        )
+        for name, each in sources.items()
+    ]
+    rows += [
+        Row(
+            words(name),
+            (shown(each.get("column_step_exact_match")), shown(each.get("step_exact_match")), *[NOTHING] * (len(named) + 2)),
+            "floor",
+        )
+        for name, each in floors.items()
+        if name not in sources
+    ]
+    yield Table(
+        f"The oracle{kind}: what it writes of each source of vectors, exact in %",
+        ("source", "column steps", "all steps", *map(words, named), "bits", "invalid"),
+        tuple(rows),
+        "Column steps leave out the step that a constant guess gets right too often. All sources but the first are controls. "
+        "Bits are read out of each step; invalid is what is no step at all.",
+    )
+    yield fields_table("The oracle, field by field, in %", given.get("fields", {}))
+    bits = given.get("bits", {})
+    yield Table(
+        "What the oracle's words cost: bits a field, over the field's values",
+        ("field", "with the thought", "with none", "with another problem's", "read"),
+        tuple(
+            Row(words(f), tuple(number(each.get(k)) for k in ("real", "none", "shuffled", "read"))) for f, each in bits.items()
+        ),
+        is_detail=True,
+    )
+    rest = {key: given[key] for key in ("answer", "calibration", "by_slot") if given.get(key)}
+    yield Table("The oracle: the answer, calibration, slot by slot", ("what", "value"), tuple(flat(rest)), is_detail=True)
+
+
+def probes(result: dict[str, Any]) -> Iterator[Table]:
+    """T4: linear probes, field by field."""
+    given = result.get("probes", {})
+    yield fields_table(f"Linear probes of layer {given.get('layer', 0)}, field by field, in %", given.get("fields", {}))
+
+
+def fields_table(caption: str, fields: dict[str, Any]) -> Table:
+    """Scores of fields beside floors, gain, and what else was measured of them."""
+    fields = {name: each for name, each in fields.items() if isinstance(each, dict)}
+    extra = {"gain": "share of the room won", "selectivity": "selectivity", "bits": "bits"}
+    extra = {key: title for key, title in extra.items() if any(key in each for each in fields.values())}
+    rows = []
+    for name, each in fields.items():
+        floors = each.get("floors", {})
+        best = max(floors, key=lambda floor: value(floors[floor]), default=None)
+        floor = each.get("floor", floors.get(best))
+        floor_text = shown(floor) + (f" ({words(best)})" if best else "")
+        more = (number(each.get(key)) if key == "bits" else shown(each.get(key)) for key in extra)
+        count = f"{each['n']:,}" if is_number(each.get("n")) else NOTHING
+        rows.append(Row(words(name), (shown(each), floor_text, *more, count)))
+    return Table(caption, ("field", "exact", "best floor", *extra.values(), "n"), tuple(rows))
+
+
+def value(given: Any) -> float:
+    """The value of a score; less than any where there is none."""
+    given = bare(given)
+    return float(given) if is_number(given) else -1.0
+
+
+def lenses(result: dict[str, Any]) -> Iterator[Table]:
+    """T3: for each lens and field the slot and layer that are read best, beside the floor of the same place."""
+    rows = []
+    for lens, each in result.get("lenses", {}).items():
+        for field, found in each.get("fields", {}).items():
+            hits = found.get("hit1", [])
+            places = [(value(hit), s, k) for s, line in enumerate(hits) for k, hit in enumerate(line) if value(hit) >= 0]
+            if not places:
+                continue
+            best, slot, at = max(places, key=lambda place: (place[0], -place[1], -place[2]))
+            layers = found.get("layers", each.get("layers", range(at + 1)))
+            cells = (str(slot + 1), str(layers[at]), share(best), cell(found.get("floor_hit1"), slot, at, shown))
+            rows.append(Row(f"{words(lens)}: {words(field)}", (*cells, cell(found.get("mrr"), slot, at, number))))
+    head = ("lens and field", "thought", "layer", "first guess right", "of another problem", "mean reciprocal rank")
+    yield Table(
+        "Lenses, where each reads best, in %",
+        head,
+        tuple(rows),
+        "Of all places the best one is shown: a floor chosen likewise would be higher.",
+    )
+
+
+def cell(grid: Any, slot: int, at: int, write: Callable[[Any], str]) -> str:
+    """A cell of a grid, which may not exist."""
+    return write(grid[slot][at]) if grid and slot < len(grid) and at < len(grid[slot]) else NOTHING
+
+
+def matrix(result: dict[str, Any]) -> Iterator[Table]:
+    """Accuracy of a probe for every pair of thought and step, field by field."""
+    for field, each in result.get("probes", {}).get("matrix", {}).items():
+        lines = each.get("value", [])
+        head = ("thought", *(f"step {j + 1}" for j in range(max(map(len, lines), default=0))))
+        rows = tuple(Row(str(k + 1), tuple(map(shown, line))) for k, line in enumerate(lines))
+        yield Table(f"{words(field)}: exact in %", head, rows, is_detail=True)
+
+
+def accuracy(result: dict[str, Any]) -> Iterator[Table]:
+    """T1: the model's own answers beside floors."""
+    rows = [Row("the model, with its thoughts", (shown(result["accuracy"]),), "model")]
+    rows += [Row(CONTROLS.get(name, words(name)), (shown(floor),), "floor") for name, floor in result.get("floors", {}).items()]
+    yield Table("Answers, exact in %", ("method", "exact"), tuple(rows))
+
+
+def necessity(result: dict[str, Any]) -> Iterator[Table]:
+    """T2: accuracy by the number of thoughts, and of an answer forced early."""
+    given = result.get("interventions", {})
+    counts = given.get("num_thoughts", {})
+    rows = tuple(Row(str(count), (shown(score),)) for count, score in sorted(counts.items(), key=lambda item: int(item[0])))
+    yield Table("Answers by the number of thoughts, exact in %", ("thoughts", "exact"), rows, is_detail=True)
+    yield Table("Answers forced early", ("what", "value"), tuple(flat(given.get("early_exit", {}))), is_detail=True)
+
+
+def whole(result: dict[str, Any]) -> Iterator[Table]:
+    """T6: what becomes of the answer when all thoughts, or one of them, are replaced or removed."""
+    kinds = result.get("interventions", {}).get("whole", {})
+    most = max((len(each.get("slots", [])) for each in kinds.values()), default=0)
+    rows = []
+    for kind, each in kinds.items():
+        everywhere, slots = each.get("all", {}), each.get("slots", [])
+        cells = [shown(everywhere.get("accuracy")), shown(everywhere.get("flip_rate")), number(everywhere.get("kl_bits"))]
+        cells += [shown(bare(slot.get("accuracy"))) for slot in slots] + [NOTHING] * (most - len(slots))
+        rows.append(Row(words(kind), tuple(cells)))
+    head = ("done to thoughts", "all: exact", "all: changed", "all: bits", *(f"only {k + 1}: exact" for k in range(most)))
+    note = "Changed: answers that are no longer what they were. Bits: divergence of the first answer token."
+    yield Table("Thoughts taken away, all or one by one, in %", head, tuple(rows), note)
+
+
+def interchange(result: dict[str, Any]) -> Iterator[Table]:
+    """T6: one column of another problem's thinking put in."""
+    for site, each in result.get("interventions", {}).get("interchange", {}).items():
+        columns = each.get("columns", [])
+        rows = [Row(f"thought {column.get('slot', k + 1)}", outcome(column)) for k, column in enumerate(columns)]
+        if each.get("all"):
+            rows.append(Row("all columns", outcome(each["all"]), "model"))
+        if each.get("chance") is not None:
+            rows.append(Row("chance", (shown(each["chance"]), *[NOTHING] * 3), "floor"))
+        title = f"One thought exchanged for a donor's ({SITES.get(site, words(site))}): what the answer becomes, in %"
+        yield Table(title, ("column", "the composed target", "the donor's answer", "stays as it was", "n"), tuple(rows))
+
+
+def outcome(column: dict[str, Any]) -> tuple[str, ...]:
+    """What answers became, in percent, and of how many."""
+    count = column.get("n", (column.get("target") or {}).get("n") if isinstance(column.get("target"), dict) else None)
+    return (*(shown(column.get(key)) for key in ("target", "donor", "keep")), f"{count:,}" if is_number(count) else NOTHING)
+
+
+def agreement(result: dict[str, Any]) -> Iterator[Table]:
+    """T7: whether reports follow the model where it is wrong."""
+    rows = tuple(flat(result.get("agreement") or {}))
+    yield Table("Readings and answers: do they agree where the model is wrong?", ("what", "value"), rows)
+
+
+def others(result: dict[str, Any]) -> Iterator[Table]:
+    """T6: group patching and subspace edits."""
+    given = result.get("interventions", {})
+    yield Table("Thoughts exchanged within and across groups", ("what", "value"), tuple(flat(given.get("groups") or {})))
+    title = "Directions taken out of thoughts, beside random ones"
+    yield Table(title, ("what", "value"), tuple(flat(given.get("subspace") or {})))
+
+
+def frontier(result: dict[str, Any]) -> Iterator[Table]:
+    """Graphs: inner products of thoughts with nodes, and attention on edges, group by group."""
+    given = result.get("frontier") or {}
+    for key, title in (("groups", "Thoughts and nodes: mean inner product"), ("attention", "Thoughts and edges: attention mass")):
+        groups = given.get(key, {})
+        most = max((len(line) for line in groups.values() if isinstance(line, list)), default=0)
+        rows = tuple(Row(words(name), tuple(map(number, line))) for name, line in groups.items() if isinstance(line, list))
+        yield Table(title, ("group", *(f"thought {k + 1}" for k in range(most))), rows)
+
+
+def data(result: dict[str, Any]) -> Iterator[Table]:
+    """T0 and T9: what was stored, of which weights and problems, and how long it took."""
+    store, training = result.get("store", {}), result.get("training", {})
+    rows = [Row("problems graded", (f"{result['n']:,} ({result['split']})",))]
+    rows += [Row(f"store: {words(key)}", (as_text(each),)) for key, each in store.items()]
+    rows += [Row(f"training: {words(key)}", (as_text(each),)) for key, each in training.items()]
+    if is_number(result.get("minutes")):
+        rows.append(Row("minutes in all", (plain(result["minutes"]),)))
+    yield Table("Data and cost", ("what", "value"), tuple(rows))
+
+
+def as_text(given: Any) -> str:
+    """Any setting as text."""
+    if is_number(given):
+        return f"{given:,}" if isinstance(given, int) else plain(given)
+    return ", ".join(map(str, given)) if isinstance(given, list) else str(given)
+
+
+def failed(examples: Sequence[dict[str, Any]], most: int = 20) -> Iterator[Table]:
+    """T10: the first readings of the explorer's problems that are wrong."""
+    rows = []
+    for example in examples:
+        for slot in example.get("slots", []):
+            for reading in slot.get("readings", []):
+                if not reading.get("right") and slot.get("gold"):
+                    says = (reading.get("text") or NOTHING, slot["gold"], shown(reading.get("confidence")))
+                    name = f"{example['question']} thought {slot['slot']}, {reading['reader']}"
+                    rows.append(Row(name, (*says, str(example.get("answer")), str(example.get("gold")))))
+    head = ("problem, thought, reader", "reading", "step", "confidence, %", "the model's answer", "right")
+    yield Table(
+        "Readings that were wrong", head, tuple(rows[:most]), f"The first {most} of {len(rows)}." if len(rows) > most else ""
+    )
+
+
+def flat(given: Any, name: str = "") -> Iterator[Row]:
+    """Whatever a part holds as rows: a score is one row, and so is a bare value; what is inside is named by its path."""
+    if isinstance(given, dict) and "value" in given and not isinstance(given["value"], dict | list):
+        yield Row(name, (shown(given) + (f", n = {given['n']:,}" if is_number(given.get("n")) else ""),))
+    elif isinstance(given, dict):
+        for key, each in given.items():
+            yield from flat(each, f"{name}, {words(str(key))}" if name else words(str(key)))
+    elif isinstance(given, list) and any(isinstance(each, dict | list) for each in given):
+        for index, each in enumerate(given, 1):
+            yield from flat(each, f"{name} {index}" if name else str(index))
+    elif given is not None:
+        text = (
+            number(given, 3)
+            if isinstance(given, float)
+            else ", ".join(map(as_text, given))
+            if isinstance(given, list)
+            else as_text(given)
+        )
+        yield Row(name, (text,))
