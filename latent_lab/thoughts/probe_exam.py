@@ -157,20 +157,32 @@ class Exam:
         out[index] = (vectors - probes.mean[slot]) / probes.scale[slot]
         return out
 
+    def types(self, step: int, name: str) -> tuple[str, list[str]]:
+        """What control labels of a field hang on: its name, and the type of each train and test problem, in this order.
+
+        That is the text of the ``step``, as different steps may say the same of a field. Where they do not (the step *is* the
+        field, as a node is), random labels by step would be the field by another name; then it is the ``problem``.
+        """
+        texts = self.y_train.types(step) + self.y_test.types(step)
+        labels = torch.cat([self.y_train.labels[name][:, step], self.y_test.labels[name][:, step]]).tolist()
+        pairs = {(text, label) for text, label in zip(texts, labels, strict=True) if label >= 0}
+        if len(pairs) > len({label for _, label in pairs}):
+            return "step", texts
+        return "problem", [row["question"] for store in (self.train, self.test) for row in store.rows]
+
     def control_hits(self, probes: "Probes", slot: int, step: int, train: Tensor, test: Tensor) -> dict[str, Tensor]:
         """For each field ``[test problems]``: how often a probe of random labels by type is right, mean over the tables.
 
         ``train`` and ``test`` are this slot's states ``[problems, width]``.
         """
         rows, there = self.rows(slot, step), self.train.num_slots > slot
-        types = self.y_train.types(step) + self.y_test.types(step)
         labels, asked = {}, {}
         for number, (name, known) in enumerate(self.y_train.labels.items()):
             y = torch.where(there, known[:, step], NONE)
             if int((y >= 0).sum()) == 0:
                 continue
             shares = y[y >= 0].bincount(minlength=len(self.sizes[name])).double()
-            drawn = tables(types, shares, self.seed + 1009 * step + 31 * number)
+            drawn = tables(self.types(step, name)[1], shares, self.seed + 1009 * step + 31 * number)
             for t in range(NUM_TABLES):
                 labels[f"{name}/{t}"] = torch.where(y >= 0, drawn[t, : len(y)], NONE)
                 asked[f"{name}/{t}"] = drawn[t, len(y) :]

@@ -141,8 +141,8 @@ def probe_report(
     - ``fields``: for each field a score ``{value, n, low, high, clusters, floors, floor, gain, selectivity, above_input, bits}``
       at its best ``slot`` and ``step`` (the pair with the highest gain on left-out *training* problems), the same for every slot
       at its own step (``slots``), and over all of these together (``all``). ``bits`` is the V-information: how much fewer bits
-      the right value costs than by the training shares of that position (``entropy``). Where a field does not vary, ``value`` is
-      None and ``why`` says so.
+      the right value costs than by the training shares of that position (``entropy``). ``selectivity`` is the accuracy less that
+      on random labels, which hang on what ``control_by`` says. Where a field does not vary, ``value`` is None: ``why`` says so.
     - ``whole_step``: the same for all fields of a step at once.
     - ``sources``: for each source the accuracy of each field and of the ``whole_step`` over all slots, and ``bits``.
     - ``matrix``, ``position``, ``order`` and more: see :func:`latent_lab.thoughts.probe_matrix.matrix_report`.
@@ -230,6 +230,8 @@ class Cell:
     """``position_prior`` and ``input``."""
     control: dict[str, Tensor]
     """For each field ``[problems]``: hits on the control task."""
+    control_by: dict[str, str]
+    """For each field what control labels hang on: ``step`` or ``problem``; see :meth:`Exam.types`."""
     why_not: dict[str, str]
     """For each field that does not vary here what it does instead."""
 
@@ -255,6 +257,7 @@ class Cell:
             exam.source_readings(probes, slot, step, test),
             {"position_prior": exam.prior_reading(parts, step, rows), "input": exam.input_reading(step)},
             exam.control_hits(probes, slot, step, train, test),
+            {field: exam.types(step, field)[0] for field in exam.y_test.labels},
             why_not,
         )
 
@@ -298,6 +301,7 @@ def record(exam: Exam, cells: Sequence[Cell], field: str) -> dict[str, Any]:
     }
     if field != STEP:
         found["selectivity"] = interval(drawn["real"] - drawn["control_task"])
+        found["control_by"] = "; ".join(dict.fromkeys(cell.control_by[field] for cell in used))
         found |= information(exam, used, field, counts)
     return found
 

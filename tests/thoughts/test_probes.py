@@ -116,7 +116,10 @@ def test_what_was_planted_is_found_only_there(report: dict) -> None:  # type: ig
     assert report["fields"]["write"]["entropy"] == pytest.approx(math.log2(10), abs=0.1)
     assert report["fields"]["a"]["all"]["selectivity"]["value"] < 0.1
     assert report["fields"]["a"]["all"]["floors"]["input"]["value"] == 1.0
+    assert report["fields"]["write"]["control_by"] == "step"
     assert report["position_by_field"]["write"]["low"] > 0.7
+    assert report["position_equal_n"]["n"] == 300
+    assert report["own"] == [1, 2, 3]
     assert report["matrix"]["write"]["n"] == [[300, 300, None]] * 3
 
 
@@ -173,6 +176,19 @@ def test_a_probe_of_constants_scores_exactly_the_majority_floor(tmp_path: Path) 
     assert found["floor"] == found["value"]
     assert found["gain"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert found["bits"] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_where_the_step_is_the_field_control_labels_hang_on_the_problem(tmp_path: Path) -> None:
+    """Else the control would be the task itself with its values renamed, and nothing could be selective."""
+    signs = [torch.where(torch.arange(n) % 4 == 0, 3.0, -3.0).view(n, 1, 1, 1) for n in (200, 90)]
+    made = [
+        two_words(tmp_path, name, len(x), x + noise(len(x), 1, 1, 4, seed=1))
+        for name, x in zip(("train", "test"), signs, strict=True)
+    ]
+    found = probe_report(made[0], made[1], words(), [0])["fields"]["step"]
+    assert found["control_by"] == "problem"
+    assert found["value"] > 0.95
+    assert found["selectivity"]["low"] > 0.1
 
 
 def test_shuffled_labels_leave_no_selectivity(tmp_path: Path) -> None:
