@@ -89,7 +89,7 @@ class Exam:
     def read(self, probes: dict[str, Probe], step: int, vectors: Tensor, rows: Tensor, only: str | None = None) -> Reading:
         """Read one step (or ``only`` one field of it) from vectors ``[problems, width]`` (standardised), at ``rows`` only."""
         reading = Reading()
-        is_right, is_asked = torch.ones(len(rows), dtype=torch.bool), torch.zeros(len(rows), dtype=torch.bool)
+        is_right, is_asked = self.y_test.is_whole[:, step].clone(), torch.zeros(len(rows), dtype=torch.bool)
         for name, labels in self.y_test.labels.items():
             if only not in (None, name):
                 continue
@@ -212,11 +212,11 @@ def standard(vectors: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.where(scale > 1e-6 * mean.abs().clamp(min=1e-3), scale, torch.inf)
 
 
-def whole_labels(labels: dict[str, Tensor]) -> Tensor:
-    """``[problems]``: a number for each different set of labels ``[problems]``; -1 where there is none at all."""
+def whole_labels(labels: dict[str, Tensor], is_whole: Tensor) -> Tensor:
+    """``[problems]``: a number for each different set of labels ``[problems]``; -1 where there is none, or not all."""
     stacked = torch.stack(list(labels.values()), dim=1)
     numbers = stacked.unique(dim=0, return_inverse=True)[1]
-    return torch.where((stacked >= 0).any(1), numbers, NONE)
+    return torch.where((stacked >= 0).any(1) & is_whole, numbers, NONE)
 
 
 def majority_hits(labels: Sequence[Tensor]) -> Tensor:

@@ -78,7 +78,7 @@ def field_cells(
             continue
         counts = reading.counts[field]
         prior = exam.prior_reading(probes.at(slot, step), step, rows).hits[field]
-        constant = majority_hits([whole_labels(labels) if field == STEP else labels[field]])
+        constant = majority_hits([whole_labels(labels, exam.y_test.is_whole[:, step]) if field == STEP else labels[field]])
         values = exam.resampler.means(torch.stack([reading.hits[field], prior, constant]), counts)
         drawn[slot, step], gains[slot, step] = values[0], gain(values[0], values[1:])
         floor = float(values[1:, 0].max())

@@ -38,6 +38,9 @@ class Targets:
     is_counted: Tensor
     """``[problems, steps]``: steps that count for the strict score; see :meth:`Grammar.is_counted`."""
 
+    is_whole: Tensor
+    """``[problems, steps]``: steps all of whose fields have a value that is known; no reader can say the others in full."""
+
     @property
     def num_steps(self) -> int:
         """The most steps that are looked at."""
@@ -61,13 +64,15 @@ def targets(store: ThoughtStore, grammar: Grammar, num_steps: int) -> Targets:
     known = dict(zip(texts, grammar.labels(texts), strict=True))
     numbers = {field: {value: i for i, value in enumerate(values)} for field, values in grammar.values.items()}
     labels = {field: torch.full((len(rows), num_steps), NONE) for field in grammar.values}
-    is_counted = torch.zeros(len(rows), num_steps, dtype=torch.bool)
+    is_counted, is_whole = (torch.zeros(len(rows), num_steps, dtype=torch.bool) for _ in range(2))
+    asked = {text: set(grammar.parse(text) or {}) & set(grammar.values) for text in texts}
     for i, each in enumerate(steps):
         for j, text in enumerate(each[:num_steps]):
             is_counted[i, j] = grammar.is_counted(text)
+            is_whole[i, j] = bool(asked[text]) and asked[text] == set(known[text])
             for field, value in known[text].items():
                 labels[field][i, j] = numbers[field][value]
-    return Targets([row["id"] for row in rows], steps, labels, is_counted)
+    return Targets([row["id"] for row in rows], steps, labels, is_counted, is_whole)
 
 
 def key_of(problem: Problem) -> str:

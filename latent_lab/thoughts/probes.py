@@ -251,7 +251,7 @@ class Cell:
                 why_not[field] = f"{len(there)} different values among the test steps"
         if all(field in why_not for field in labels):
             why_not[STEP] = "no field varies"
-        labels[STEP] = whole_labels(labels)
+        labels[STEP] = whole_labels(labels, exam.y_test.is_whole[:, step])
         return Cell(
             labels,
             exam.source_readings(probes, slot, step, test),
@@ -275,7 +275,7 @@ def record(exam: Exam, cells: Sequence[Cell], field: str) -> dict[str, Any]:
     """The score of a field over cells, beside its floors; cells where it does not vary are left out, and counted."""
     used = [cell for cell in cells if field not in cell.why_not and cell.sources]
     if not used:
-        n = int(sum((cell.labels[field] >= 0).sum() for cell in cells))
+        n = int(sum(int((cell.labels[field] >= 0).sum()) for cell in cells))
         return nothing("; ".join(dict.fromkeys(cell.why_not.get(field, "no such test step") for cell in cells)), n)
     counts = sum(cell.sources["real"].counts[field] for cell in used)
     assert isinstance(counts, Tensor)
@@ -285,7 +285,7 @@ def record(exam: Exam, cells: Sequence[Cell], field: str) -> dict[str, Any]:
         "position_prior": [cell.floors["position_prior"].hits[field] for cell in used],
         "shuffled": [cell.sources["shuffled"].hits[field] for cell in used],
         "shuffled_in_stratum": [cell.sources["shuffled_in_stratum"].hits[field] for cell in used],
-        "input": [cell.floors["input"].hits[field] * (cell.labels[field] >= 0) for cell in used],
+        "input": [cell.floors["input"].hits[field] * cell.sources["real"].counts[field] for cell in used],
     }
     if field != STEP:
         hits["control_task"] = [cell.control[field] for cell in used]

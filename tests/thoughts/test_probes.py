@@ -10,7 +10,7 @@ import torch
 from latent_lab.problems import Problem
 from latent_lab.problems.arithmetic import addition
 from latent_lab.thoughts.grammar import ADDITION, Grammar, grammar_of
-from latent_lab.thoughts.probe_exam import majority_hits, standard
+from latent_lab.thoughts.probe_exam import majority_hits, standard, whole_labels
 from latent_lab.thoughts.probe_fit import Constant, Discriminant, Moments, fit_all
 from latent_lab.thoughts.probe_matrix import argmax_slot, argmax_step, diagonal, offsets
 from latent_lab.thoughts.probe_scores import Resampler, rate
@@ -317,8 +317,21 @@ def test_labels_of_steps(tmp_path: Path) -> None:
     assert made.labels["write"].tolist() == [[5, 2, 1], [2, 2, -1]]
     assert made.labels["total"].tolist() == [[15, 12, -1], [2, 2, -1]]
     assert made.is_counted.tolist() == [[True, True, False], [True, True, False]]
+    assert made.is_whole.tolist() == [[True, True, True], [True, True, False]]
     assert made.types(2) == ["carry 1 write 1", ""]
     assert made.strata(0) == ["3/[1, 1, 1, 1, 1, 1]", "2/[1, 1, 1, 1, 1, 1]"]
+
+
+def test_a_step_with_a_value_that_nobody_knows_is_not_said_in_full(tmp_path: Path) -> None:
+    grammar = grammar_of([Problem("t", "q", ("<<4/2=2>>", "<<3+1=4>>"), "4")])
+    made = targets(
+        planted(tmp_path / "s", [Problem("1", "q", ("<<4/2=2>>", "<<3+9=12>>"), "12")], torch.zeros(1, 2, 1, 2)), grammar, 2
+    )
+    assert made.labels["operator"].tolist() == [[1, 0]]
+    assert made.labels["result"].tolist() == [[0, -1]]
+    assert made.is_whole.tolist() == [[True, False]]
+    labels = {field: y[0] for field, y in made.labels.items()}
+    assert whole_labels(labels, made.is_whole[0]).tolist()[1] == -1
 
 
 def test_the_majority_is_the_best_single_value_over_all_positions() -> None:
