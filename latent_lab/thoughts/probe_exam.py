@@ -42,15 +42,18 @@ class Exam:
     test: ThoughtStore
     y_train: Targets
     y_test: Targets
+    values: dict[str, tuple[str, ...]]
+    """For each field its values."""
     seed: int
     resampler: Resampler
     inputs_train: Tensor | None = None
     """``[problems, features]``: what the input baseline reads in place of a thought; None: the question's tokens."""
     inputs_test: Tensor | None = None
     start: Tensor | None = None
-    """``[test problems, width]``: state at the start marker."""
+    """``[test problems, width]``: state at the start marker, held against layer 0."""
     other_seed: ThoughtStore | None = None
     """Thoughts of a model trained with another seed, about the same test problems."""
+    _inputs_read: dict[int, Reading] = field(default_factory=dict)
 
     @cached_property
     def inputs(self) -> tuple[Tensor, Tensor]:
@@ -77,14 +80,10 @@ class Exam:
         """The same probe on the question instead of a thought; a step is read once."""
         if step not in self._inputs_read:
             labels = {name: y[:, step] for name, y in self.y_train.labels.items()}
-            sizes = {name: len(self.sizes[name]) for name in labels}
+            sizes = {name: len(self.values[name]) for name in labels}
             probes = fit_all(self.inputs[0], labels, sizes, self.held_out)
             self._inputs_read[step] = self.read(probes, step, self.inputs[1], torch.ones(len(self.inputs[1]), dtype=torch.bool))
         return self._inputs_read[step]
-
-    sizes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """For each field its values."""
-    _inputs_read: dict[int, Reading] = field(default_factory=dict)
 
     def read(self, probes: dict[str, Probe], step: int, vectors: Tensor, rows: Tensor, only: str | None = None) -> Reading:
         """Read one step (or ``only`` one field of it) from vectors ``[problems, width]`` (standardised), at ``rows`` only."""
@@ -146,7 +145,7 @@ class Exam:
             strata=[strata[i] for i in index.tolist()],
             labels=[""] * len(index),
             means=probes.mean,
-            start=self.start[index] if self.start is not None else None,
+            start=self.start[index] if self.start is not None and probes.layer == 0 else None,
             other_seed=other,
         )
 
@@ -181,12 +180,12 @@ class Exam:
             y = torch.where(there, known[:, step], NONE)
             if int((y >= 0).sum()) == 0:
                 continue
-            shares = y[y >= 0].bincount(minlength=len(self.sizes[name])).double()
+            shares = y[y >= 0].bincount(minlength=len(self.values[name])).double()
             drawn = tables(self.types(step, name)[1], shares, self.seed + 1009 * step + 31 * number)
             for t in range(NUM_TABLES):
                 labels[f"{name}/{t}"] = torch.where(y >= 0, drawn[t, : len(y)], NONE)
                 asked[f"{name}/{t}"] = drawn[t, len(y) :]
-        sizes = {key: len(self.sizes[key.rpartition("/")[0]]) for key in labels}
+        sizes = {key: len(self.values[key.rpartition("/")[0]]) for key in labels}
         fitted = fit_all((train - probes.mean[slot]) / probes.scale[slot], labels, sizes, self.held_out)
         vectors = (test - probes.mean[slot]) / probes.scale[slot]
         found = {name: torch.zeros(len(rows)) for name in self.y_test.labels}

@@ -18,7 +18,7 @@ from latent_lab.thoughts.probe_fit import Constant, Discriminant, Probe, fit_all
 from latent_lab.thoughts.probe_matrix import matrix_report
 from latent_lab.thoughts.probe_scores import Resampler, gain, interval, rate
 from latent_lab.thoughts.probe_targets import NONE, Targets, check_apart, targets
-from latent_lab.thoughts.store import ThoughtStore
+from latent_lab.thoughts.store import StoreError, ThoughtStore
 
 INFORMATION_FREE = ("majority", "position_prior", "shuffled", "shuffled_in_stratum")
 """The floors that ``floor`` is the largest of. The input baseline and the control task stand beside them: the one knows the
@@ -136,6 +136,10 @@ def probe_report(
 ) -> dict[str, Any]:
     """Probe layers on test problems; ready for JSON. Raises StoreError where the stores share a problem.
 
+    ``inputs_train`` and ``inputs_test`` ``[problems, features]`` are what the input baseline reads; by default which token stands
+    at which place of the question. ``start`` ``[test problems, width]`` (the states at the start marker) and ``other_seed`` (the
+    thoughts of a model trained with another seed about the same test problems) are sources beside those that the stores give.
+
     The first layer's report is at the top, all are under ``layers`` by number. Slots and steps are counted from 1. Of a layer:
 
     - ``fields``: for each field a score ``{value, n, low, high, clusters, floors, floor, gain, selectivity, above_input, bits}``
@@ -148,19 +152,21 @@ def probe_report(
     - ``matrix``, ``position``, ``order`` and more: see :func:`latent_lab.thoughts.probe_matrix.matrix_report`.
     """
     check_apart(train, test)
+    if other_seed and [row["id"] for row in other_seed.rows] != [row["id"] for row in test.rows]:
+        raise StoreError(f"{other_seed.folder} holds other problems than {test.folder}; collect both from the same split")
     num_steps = most_steps(train)
     exam = Exam(
         train,
         test,
         targets(train, grammar, num_steps),
         targets(test, grammar, num_steps),
+        dict(grammar.values),
         seed,
         Resampler(len(test.rows), seed),
         inputs_train,
         inputs_test,
         start,
         other_seed,
-        sizes=dict(grammar.values),
     )
     found = {}
     for layer in layers:

@@ -61,8 +61,8 @@ def test_discriminant_analysis_by_hand() -> None:
     assert moments.means.tolist() == [[-1.0], [1.0]]
     assert moments.within.tolist() == [[2.0]]
     weight, bias = moments.solved((0.0, 1.0))
-    torch.testing.assert_close(weight[:, :, 0], torch.tensor([[-0.5, 0.5], [-0.5, 0.5]], dtype=torch.float64))
-    torch.testing.assert_close(bias, torch.full((2, 2), -0.25, dtype=torch.float64))
+    torch.testing.assert_close(weight[:, :, 0], torch.tensor([[-0.5, 0.5], [-0.5, 0.5]]).double(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(bias, torch.full((2, 2), -0.25).double(), atol=1e-5, rtol=0)
     assert moments.log_prior.exp().tolist() == pytest.approx([0.5, 0.5])
 
 
@@ -132,6 +132,21 @@ def test_every_source_has_its_row_and_only_the_real_one_tells_the_digit(report: 
     assert rows["real"]["bits"]["write"] > 2.5
     assert rows["shuffled"]["bits"]["write"] < 0
     assert set(rows["real"]["fields"]) == set(FIELDS)
+
+
+def test_thoughts_of_another_seed_must_be_about_the_same_problems(stores: tuple[ThoughtStore, ThoughtStore]) -> None:
+    rows = probe_report(*stores, ADDITION, [0], other_seed=stores[1])["sources"]
+    assert rows["other_seed"] == rows["real"]
+    with pytest.raises(StoreError, match="holds other problems than"):
+        probe_report(*stores, ADDITION, [0], other_seed=stores[0])
+
+
+def test_the_input_baseline_reads_what_it_is_given(stores: tuple[ThoughtStore, ThoughtStore]) -> None:
+    given = [torch.eye(10)[write_digits(store.problems, 0)] for store in stores]
+    found = probe_report(*stores, ADDITION, [0], inputs_train=given[0], inputs_test=given[1])["fields"]["write"]["slots"]
+    assert found[0]["floors"]["input"]["value"] == 1.0
+    assert found[1]["floors"]["input"]["value"] < 0.3
+    assert found[1]["above_input"]["low"] > 0.5
 
 
 def test_a_field_that_does_not_vary_is_no_score(report: dict) -> None:  # type: ignore[type-arg]
