@@ -176,12 +176,10 @@ class Exam:
         """
         rows, there = self.rows(slot, step), self.train.num_slots > slot
         labels, asked = {}, {}
-        for number, (name, known) in enumerate(self.y_train.labels.items()):
-            y = torch.where(there, known[:, step], NONE)
-            if int((y >= 0).sum()) == 0:
-                continue
-            shares = y[y >= 0].bincount(minlength=len(self.values[name])).double()
-            drawn = tables(self.types(step, name)[1], shares, self.seed + 1009 * step + 31 * number)
+        for number, name in enumerate(self.y_train.labels):
+            y = torch.where(there, self.y_train.labels[name][:, step], NONE)
+            known = torch.cat([self.y_train.labels[name][:, step], self.y_test.labels[name][:, step]]).tolist()
+            drawn = tables(self.types(step, name)[1], known, self.seed + 1009 * step + 31 * number)
             for t in range(NUM_TABLES):
                 labels[f"{name}/{t}"] = torch.where(y >= 0, drawn[t, : len(y)], NONE)
                 asked[f"{name}/{t}"] = drawn[t, len(y) :]

@@ -91,12 +91,20 @@ def check_apart(train: ThoughtStore, test: ThoughtStore) -> None:
         )
 
 
-def tables(types: Sequence[str], shares: Tensor, seed: int, num_tables: int = NUM_TABLES) -> Tensor:
-    """``[tables, types]``: control labels. Each distinct type gets a value drawn from ``shares [values]``, in each table anew."""
-    distinct = {text: i for i, text in enumerate(sorted(set(types)))}
+def tables(types: Sequence[str], labels: Sequence[int], seed: int, num_tables: int = NUM_TABLES) -> Tensor:
+    """``[tables, problems]``: control labels, which hang on the type of each problem's step alone; -1 where it has no label.
+
+    The types' own labels are dealt out to the types again, in each table anew: as many types have each label as before. (Labels
+    drawn independently would by chance favour some, and be easier to guess than those of the task.)
+    """
+    own = {text: label for text, label in zip(types, labels, strict=True) if label >= 0}
+    order = sorted(own)
+    dealt = torch.tensor([own[text] for text in order] + [NONE])
+    place = {text: i for i, text in enumerate(order)}
+    index = torch.tensor([place[text] if label >= 0 else len(order) for text, label in zip(types, labels, strict=True)])
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.multinomial(shares, num_tables * len(distinct), replacement=True, generator=generator)
-    return drawn.view(num_tables, -1)[:, torch.tensor([distinct[text] for text in types])]
+    mixed = [torch.cat([torch.randperm(len(order), generator=generator), torch.tensor([len(order)])]) for _ in range(num_tables)]
+    return torch.stack([dealt[each][index] for each in mixed])
 
 
 def question_features(train: Sequence[str], test: Sequence[str]) -> tuple[Tensor, Tensor]:
