@@ -186,11 +186,11 @@ class Exam:
         sizes = {key: len(self.values[key.rpartition("/")[0]]) for key in labels}
         fitted = fit_all((train - probes.mean[slot]) / probes.scale[slot], labels, sizes, self.held_out)
         vectors = (test - probes.mean[slot]) / probes.scale[slot]
-        found = {name: torch.zeros(len(rows)) for name in self.y_test.labels}
+        found = {name: torch.zeros(len(rows), dtype=torch.float64) for name in self.y_test.labels}
         for key, probe in fitted.items():
             name = key.rpartition("/")[0]
             is_asked = rows & (self.y_test.labels[name][:, step] >= 0)
-            found[name] += (probe.log_probabilities(vectors).argmax(1) == asked[key]).float() * is_asked / NUM_TABLES
+            found[name] += (probe.log_probabilities(vectors).argmax(1) == asked[key]).double() * is_asked / NUM_TABLES
         return found
 
 
