@@ -42,15 +42,18 @@ class Exam:
     test: ThoughtStore
     y_train: Targets
     y_test: Targets
+    values: dict[str, tuple[str, ...]]
+    """For each field its values."""
     seed: int
     resampler: Resampler
     inputs_train: Tensor | None = None
     """``[problems, features]``: what the input baseline reads in place of a thought; None: the question's tokens."""
     inputs_test: Tensor | None = None
     start: Tensor | None = None
-    """``[test problems, width]``: state at the start marker."""
+    """``[test problems, width]``: state at the start marker, held against layer 0."""
     other_seed: ThoughtStore | None = None
     """Thoughts of a model trained with another seed, about the same test problems."""
+    _inputs_read: dict[int, Reading] = field(default_factory=dict)
 
     @cached_property
     def inputs(self) -> tuple[Tensor, Tensor]:
@@ -77,19 +80,15 @@ class Exam:
         """The same probe on the question instead of a thought; a step is read once."""
         if step not in self._inputs_read:
             labels = {name: y[:, step] for name, y in self.y_train.labels.items()}
-            sizes = {name: len(self.sizes[name]) for name in labels}
+            sizes = {name: len(self.values[name]) for name in labels}
             probes = fit_all(self.inputs[0], labels, sizes, self.held_out)
             self._inputs_read[step] = self.read(probes, step, self.inputs[1], torch.ones(len(self.inputs[1]), dtype=torch.bool))
         return self._inputs_read[step]
 
-    sizes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """For each field its values."""
-    _inputs_read: dict[int, Reading] = field(default_factory=dict)
-
     def read(self, probes: dict[str, Probe], step: int, vectors: Tensor, rows: Tensor, only: str | None = None) -> Reading:
         """Read one step (or ``only`` one field of it) from vectors ``[problems, width]`` (standardised), at ``rows`` only."""
         reading = Reading()
-        is_right, is_asked = torch.ones(len(rows), dtype=torch.bool), torch.zeros(len(rows), dtype=torch.bool)
+        is_right, is_asked = self.y_test.is_whole[:, step].clone(), torch.zeros(len(rows), dtype=torch.bool)
         for name, labels in self.y_test.labels.items():
             if only not in (None, name):
                 continue
@@ -146,7 +145,7 @@ class Exam:
             strata=[strata[i] for i in index.tolist()],
             labels=[""] * len(index),
             means=probes.mean,
-            start=self.start[index] if self.start is not None else None,
+            start=self.start[index] if self.start is not None and probes.layer == 0 else None,
             other_seed=other,
         )
 
@@ -157,31 +156,41 @@ class Exam:
         out[index] = (vectors - probes.mean[slot]) / probes.scale[slot]
         return out
 
+    def types(self, step: int, name: str) -> tuple[str, list[str]]:
+        """What control labels of a field hang on: its name, and the type of each train and test problem, in this order.
+
+        That is the text of the ``step``, as different steps may say the same of a field. Where they do not (the step *is* the
+        field, as a node is), random labels by step would be the field by another name; then it is the ``problem``.
+        """
+        texts = self.y_train.types(step) + self.y_test.types(step)
+        labels = torch.cat([self.y_train.labels[name][:, step], self.y_test.labels[name][:, step]]).tolist()
+        pairs = {(text, label) for text, label in zip(texts, labels, strict=True) if label >= 0}
+        if len(pairs) > len({label for _, label in pairs}):
+            return "step", texts
+        return "problem", [row["question"] for store in (self.train, self.test) for row in store.rows]
+
     def control_hits(self, probes: "Probes", slot: int, step: int, train: Tensor, test: Tensor) -> dict[str, Tensor]:
         """For each field ``[test problems]``: how often a probe of random labels by type is right, mean over the tables.
 
         ``train`` and ``test`` are this slot's states ``[problems, width]``.
         """
         rows, there = self.rows(slot, step), self.train.num_slots > slot
-        types = self.y_train.types(step) + self.y_test.types(step)
         labels, asked = {}, {}
-        for number, (name, known) in enumerate(self.y_train.labels.items()):
-            y = torch.where(there, known[:, step], NONE)
-            if int((y >= 0).sum()) == 0:
-                continue
-            shares = y[y >= 0].bincount(minlength=len(self.sizes[name])).double()
-            drawn = tables(types, shares, self.seed + 1009 * step + 31 * number)
+        for number, name in enumerate(self.y_train.labels):
+            y = torch.where(there, self.y_train.labels[name][:, step], NONE)
+            known = torch.cat([self.y_train.labels[name][:, step], self.y_test.labels[name][:, step]]).tolist()
+            drawn = tables(self.types(step, name)[1], known, self.seed + 1009 * step + 31 * number)
             for t in range(NUM_TABLES):
                 labels[f"{name}/{t}"] = torch.where(y >= 0, drawn[t, : len(y)], NONE)
                 asked[f"{name}/{t}"] = drawn[t, len(y) :]
-        sizes = {key: len(self.sizes[key.rpartition("/")[0]]) for key in labels}
+        sizes = {key: len(self.values[key.rpartition("/")[0]]) for key in labels}
         fitted = fit_all((train - probes.mean[slot]) / probes.scale[slot], labels, sizes, self.held_out)
         vectors = (test - probes.mean[slot]) / probes.scale[slot]
-        found = {name: torch.zeros(len(rows)) for name in self.y_test.labels}
+        found = {name: torch.zeros(len(rows), dtype=torch.float64) for name in self.y_test.labels}
         for key, probe in fitted.items():
             name = key.rpartition("/")[0]
             is_asked = rows & (self.y_test.labels[name][:, step] >= 0)
-            found[name] += (probe.log_probabilities(vectors).argmax(1) == asked[key]).float() * is_asked / NUM_TABLES
+            found[name] += (probe.log_probabilities(vectors).argmax(1) == asked[key]).double() * is_asked / NUM_TABLES
         return found
 
 
@@ -200,11 +209,11 @@ def standard(vectors: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.where(scale > 1e-6 * mean.abs().clamp(min=1e-3), scale, torch.inf)
 
 
-def whole_labels(labels: dict[str, Tensor]) -> Tensor:
-    """``[problems]``: a number for each different set of labels ``[problems]``; -1 where there is none at all."""
+def whole_labels(labels: dict[str, Tensor], is_whole: Tensor) -> Tensor:
+    """``[problems]``: a number for each different set of labels ``[problems]``; -1 where there is none, or not all."""
     stacked = torch.stack(list(labels.values()), dim=1)
     numbers = stacked.unique(dim=0, return_inverse=True)[1]
-    return torch.where((stacked >= 0).any(1), numbers, NONE)
+    return torch.where((stacked >= 0).any(1) & is_whole, numbers, NONE)
 
 
 def majority_hits(labels: Sequence[Tensor]) -> Tensor:

@@ -17,6 +17,8 @@ SHRINKAGES = (1e-3, 1e-2, 0.1, 0.6)
 TEMPERATURES = (1.0, 2.0, 8.0, 256.0)
 UNSURE = 1e-3
 """Share of the prior that is mixed into every prediction: no value is ever impossible, however sure the probe is."""
+JITTER = 1e-6
+"""What is added to every variance, as a share of the mean variance."""
 FEWEST = 20
 """Training steps with a label that a probe is fitted on, at least."""
 FEWEST_HELD_OUT = 10
@@ -121,29 +123,31 @@ class Moments:
     def solved(self, shrinkages: tuple[float, ...]) -> tuple[Tensor, Tensor]:
         """``[shrinkages, values, width]`` and ``[shrinkages, values]``: weights and biases."""
         within, means = self.within, self.means
-        size = (within.diagonal().sum() / len(within)).clamp(min=1e-6)
+        size, total = within.diagonal().mean(), self.gram.diagonal().mean() / self.counts.sum()
         s = torch.tensor(shrinkages, dtype=within.dtype)[:, None, None]
-        shrunk = (1 - s) * within + s * size * torch.eye(len(within), dtype=within.dtype)
+        least = JITTER * total.clamp(min=1e-6)  # where values leave no variance, rounding would leave a negative one
+        shrunk = (1 - s) * within + (s * size.clamp(min=0) + least) * torch.eye(len(within), dtype=within.dtype)
         weight = torch.cholesky_solve(means.T.expand(len(s), -1, -1), torch.linalg.cholesky(shrunk)).mT
         return weight, -0.5 * (weight * means).sum(-1)
 
 
 class Grams:
-    """Outer products of some rows of the same vectors: fields with labels on the same rows share them."""
+    """Sums of outer products of some rows of the same vectors: fields with labels on the same rows share them."""
 
     def __init__(self, vectors: Tensor) -> None:
         self.vectors = vectors.float()
-        self.known: dict[bytes, Tensor] = {}
+        self.known: dict[bytes, tuple[Tensor, Tensor]] = {}
 
     def moments(self, labels: Tensor, rows: Tensor, num_values: int) -> Moments:
         """Of the rows ``[n]`` (bool), by their labels ``[n]``."""
         key = rows.numpy().tobytes()
-        vectors = self.vectors[rows]
         if key not in self.known:
-            self.known[key] = (vectors.T @ vectors).double()
+            vectors = self.vectors[rows].double()
+            self.known[key] = (vectors, vectors.T @ vectors)
+        vectors, gram = self.known[key]
         values = labels[rows]
-        sums = torch.zeros(num_values, vectors.shape[1]).index_add_(0, values, vectors)
-        return Moments(values.bincount(minlength=num_values).double(), sums.double(), self.known[key])
+        sums = torch.zeros(num_values, vectors.shape[1], dtype=torch.float64).index_add_(0, values, vectors)
+        return Moments(values.bincount(minlength=num_values).double(), sums, gram)
 
 
 def fit_all(vectors: Tensor, labels: Mapping[str, Tensor], sizes: Mapping[str, int], held_out: Tensor) -> dict[str, Probe]:

@@ -28,6 +28,8 @@ def matrix_report(exam: Exam, probes: "Probes", readings: Mapping[Pair, Reading]
       majority of that position) and ``gain`` above it, ``[slots][steps]``; None where a field does not vary;
     - ``position``: D = mean_k M[k, own] - mean_k max_{j not own} M[k, j] of the whole step, an interval; ``position_by_field``;
       and ``position_gain``, by field the same of the gains, which do not depend on how easy a step is;
+    - ``position_equal_n``: D of the whole step over the ``n`` problems alone that have every step in question, so that all cells
+      are of the same problems;
     - ``position_selectivity``: M[k, own] - max_{j not own} M[k, j] of the whole step for each slot;
     - ``offsets``: by o, the step's distance from the slot's own, the mean over ``n`` slots of M[k, own + o] of the whole step;
     - ``step_counted``: the score of all slots at their own steps together, steps that count alone: the ceiling for other readers;
@@ -53,6 +55,7 @@ def matrix_report(exam: Exam, probes: "Probes", readings: Mapping[Pair, Reading]
         "position": position[STEP],
         "position_by_field": position,
         "position_gain": by_gain,
+        "position_equal_n": equal_n(exam, readings, whole, own),
         "position_selectivity": [interval(diagonal({p: m for p, m in whole.items() if p[0] == k}, own)) for k in slots],
         "offsets": offsets(whole, own),
         "step_counted": pooled(exam, [readings[pair] for pair in pairs]),
@@ -75,7 +78,7 @@ def field_cells(
             continue
         counts = reading.counts[field]
         prior = exam.prior_reading(probes.at(slot, step), step, rows).hits[field]
-        constant = majority_hits([whole_labels(labels) if field == STEP else labels[field]])
+        constant = majority_hits([whole_labels(labels, exam.y_test.is_whole[:, step]) if field == STEP else labels[field]])
         values = exam.resampler.means(torch.stack([reading.hits[field], prior, constant]), counts)
         drawn[slot, step], gains[slot, step] = values[0], gain(values[0], values[1:])
         floor = float(values[1:, 0].max())
@@ -101,6 +104,18 @@ def diagonal(drawn: Mapping[Pair, Tensor], own: tuple[int | None, ...]) -> Tenso
         if step is not None and (slot, step) in drawn and others:
             above.append(drawn[slot, step] - torch.stack(others).max(0).values)
     return torch.stack(above).mean(0) if above else torch.tensor([math.nan])
+
+
+def equal_n(
+    exam: Exam, readings: Mapping[Pair, Reading], whole: Mapping[Pair, Tensor], own: tuple[int | None, ...]
+) -> dict[str, Any]:
+    """D of the whole step over the problems that have all steps with a cell, an interval, and their number."""
+    counts = [readings[pair].counts[STEP] for pair in whole]
+    every = torch.stack(counts).min(0).values if counts else torch.zeros(exam.resampler.num_problems)
+    if not every.any():
+        return {**interval(torch.tensor([math.nan])), "n": 0}
+    drawn = {pair: exam.resampler.means(readings[pair].hits[STEP] * every, every) for pair in whole}
+    return {**interval(diagonal(drawn, own)), "n": int(every.sum())}
 
 
 def offsets(drawn: Mapping[Pair, Tensor], own: tuple[int | None, ...]) -> dict[str, Any]:

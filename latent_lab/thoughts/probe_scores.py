@@ -29,9 +29,9 @@ class Resampler:
 
     def sums(self, values: Tensor) -> Tensor:
         """``[..., resamples]`` of values ``[..., problems]``: their sums in every resample; the first entry is the sum of all."""
-        flat = values.reshape(-1, self.num_problems).float()
-        drawn = [flat @ part.float().T for part in self.parts]
-        return torch.cat([flat.double().sum(1, keepdim=True), *(part.double() for part in drawn)], 1).view(*values.shape[:-1], -1)
+        flat = values.reshape(-1, self.num_problems).double()
+        drawn = [flat.float() @ part.float().T for part in self.parts]
+        return torch.cat([flat.sum(1, keepdim=True), *(part.double() for part in drawn)], 1).view(*values.shape[:-1], -1)
 
     def means(self, sums: Tensor, counts: Tensor) -> Tensor:
         """``[..., 1 + resamples]``: ratios of sums to numbers of items ``[..., problems]``; NaN where there is no item."""

@@ -38,6 +38,9 @@ class Targets:
     is_counted: Tensor
     """``[problems, steps]``: steps that count for the strict score; see :meth:`Grammar.is_counted`."""
 
+    is_whole: Tensor
+    """``[problems, steps]``: steps all of whose fields have a value that is known; no reader can say the others in full."""
+
     @property
     def num_steps(self) -> int:
         """The most steps that are looked at."""
@@ -61,13 +64,15 @@ def targets(store: ThoughtStore, grammar: Grammar, num_steps: int) -> Targets:
     known = dict(zip(texts, grammar.labels(texts), strict=True))
     numbers = {field: {value: i for i, value in enumerate(values)} for field, values in grammar.values.items()}
     labels = {field: torch.full((len(rows), num_steps), NONE) for field in grammar.values}
-    is_counted = torch.zeros(len(rows), num_steps, dtype=torch.bool)
+    is_counted, is_whole = (torch.zeros(len(rows), num_steps, dtype=torch.bool) for _ in range(2))
+    asked = {text: set(grammar.parse(text) or {}) & set(grammar.values) for text in texts}
     for i, each in enumerate(steps):
         for j, text in enumerate(each[:num_steps]):
             is_counted[i, j] = grammar.is_counted(text)
+            is_whole[i, j] = bool(asked[text]) and asked[text] == set(known[text])
             for field, value in known[text].items():
                 labels[field][i, j] = numbers[field][value]
-    return Targets([row["id"] for row in rows], steps, labels, is_counted)
+    return Targets([row["id"] for row in rows], steps, labels, is_counted, is_whole)
 
 
 def key_of(problem: Problem) -> str:
@@ -86,12 +91,20 @@ def check_apart(train: ThoughtStore, test: ThoughtStore) -> None:
         )
 
 
-def tables(types: Sequence[str], shares: Tensor, seed: int, num_tables: int = NUM_TABLES) -> Tensor:
-    """``[tables, types]``: control labels. Each distinct type gets a value drawn from ``shares [values]``, in each table anew."""
-    distinct = {text: i for i, text in enumerate(sorted(set(types)))}
+def tables(types: Sequence[str], labels: Sequence[int], seed: int, num_tables: int = NUM_TABLES) -> Tensor:
+    """``[tables, problems]``: control labels, which hang on the type of each problem's step alone; -1 where it has no label.
+
+    The types' own labels are dealt out to the types again, in each table anew: as many types have each label as before. (Labels
+    drawn independently would by chance favour some, and be easier to guess than those of the task.)
+    """
+    own = {text: label for text, label in zip(types, labels, strict=True) if label >= 0}
+    order = sorted(own)
+    dealt = torch.tensor([own[text] for text in order] + [NONE])
+    place = {text: i for i, text in enumerate(order)}
+    index = torch.tensor([place[text] if label >= 0 else len(order) for text, label in zip(types, labels, strict=True)])
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.multinomial(shares, num_tables * len(distinct), replacement=True, generator=generator)
-    return drawn.view(num_tables, -1)[:, torch.tensor([distinct[text] for text in types])]
+    mixed = [torch.cat([torch.randperm(len(order), generator=generator), torch.tensor([len(order)])]) for _ in range(num_tables)]
+    return torch.stack([dealt[each][index] for each in mixed])
 
 
 def question_features(train: Sequence[str], test: Sequence[str]) -> tuple[Tensor, Tensor]:

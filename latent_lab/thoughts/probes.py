@@ -18,7 +18,7 @@ from latent_lab.thoughts.probe_fit import Constant, Discriminant, Probe, fit_all
 from latent_lab.thoughts.probe_matrix import matrix_report
 from latent_lab.thoughts.probe_scores import Resampler, gain, interval, rate
 from latent_lab.thoughts.probe_targets import NONE, Targets, check_apart, targets
-from latent_lab.thoughts.store import ThoughtStore
+from latent_lab.thoughts.store import StoreError, ThoughtStore
 
 INFORMATION_FREE = ("majority", "position_prior", "shuffled", "shuffled_in_stratum")
 """The floors that ``floor`` is the largest of. The input baseline and the control task stand beside them: the one knows the
@@ -136,31 +136,37 @@ def probe_report(
 ) -> dict[str, Any]:
     """Probe layers on test problems; ready for JSON. Raises StoreError where the stores share a problem.
 
+    ``inputs_train`` and ``inputs_test`` ``[problems, features]`` are what the input baseline reads; by default which token stands
+    at which place of the question. ``start`` ``[test problems, width]`` (the states at the start marker) and ``other_seed`` (the
+    thoughts of a model trained with another seed about the same test problems) are sources beside those that the stores give.
+
     The first layer's report is at the top, all are under ``layers`` by number. Slots and steps are counted from 1. Of a layer:
 
     - ``fields``: for each field a score ``{value, n, low, high, clusters, floors, floor, gain, selectivity, above_input, bits}``
       at its best ``slot`` and ``step`` (the pair with the highest gain on left-out *training* problems), the same for every slot
       at its own step (``slots``), and over all of these together (``all``). ``bits`` is the V-information: how much fewer bits
-      the right value costs than by the training shares of that position (``entropy``). Where a field does not vary, ``value`` is
-      None and ``why`` says so.
+      the right value costs than by the training shares of that position (``entropy``). ``selectivity`` is the accuracy less that
+      on random labels, which hang on what ``control_by`` says. Where a field does not vary, ``value`` is None: ``why`` says so.
     - ``whole_step``: the same for all fields of a step at once.
     - ``sources``: for each source the accuracy of each field and of the ``whole_step`` over all slots, and ``bits``.
     - ``matrix``, ``position``, ``order`` and more: see :func:`latent_lab.thoughts.probe_matrix.matrix_report`.
     """
     check_apart(train, test)
+    if other_seed and [row["id"] for row in other_seed.rows] != [row["id"] for row in test.rows]:
+        raise StoreError(f"{other_seed.folder} holds other problems than {test.folder}; collect both from the same split")
     num_steps = most_steps(train)
     exam = Exam(
         train,
         test,
         targets(train, grammar, num_steps),
         targets(test, grammar, num_steps),
+        dict(grammar.values),
         seed,
         Resampler(len(test.rows), seed),
         inputs_train,
         inputs_test,
         start,
         other_seed,
-        sizes=dict(grammar.values),
     )
     found = {}
     for layer in layers:
@@ -230,6 +236,8 @@ class Cell:
     """``position_prior`` and ``input``."""
     control: dict[str, Tensor]
     """For each field ``[problems]``: hits on the control task."""
+    control_by: dict[str, str]
+    """For each field what control labels hang on: ``step`` or ``problem``; see :meth:`Exam.types`."""
     why_not: dict[str, str]
     """For each field that does not vary here what it does instead."""
 
@@ -249,12 +257,13 @@ class Cell:
                 why_not[field] = f"{len(there)} different values among the test steps"
         if all(field in why_not for field in labels):
             why_not[STEP] = "no field varies"
-        labels[STEP] = whole_labels(labels)
+        labels[STEP] = whole_labels(labels, exam.y_test.is_whole[:, step])
         return Cell(
             labels,
             exam.source_readings(probes, slot, step, test),
             {"position_prior": exam.prior_reading(parts, step, rows), "input": exam.input_reading(step)},
             exam.control_hits(probes, slot, step, train, test),
+            {field: exam.types(step, field)[0] for field in exam.y_test.labels},
             why_not,
         )
 
@@ -272,7 +281,7 @@ def record(exam: Exam, cells: Sequence[Cell], field: str) -> dict[str, Any]:
     """The score of a field over cells, beside its floors; cells where it does not vary are left out, and counted."""
     used = [cell for cell in cells if field not in cell.why_not and cell.sources]
     if not used:
-        n = int(sum((cell.labels[field] >= 0).sum() for cell in cells))
+        n = int(sum(int((cell.labels[field] >= 0).sum()) for cell in cells))
         return nothing("; ".join(dict.fromkeys(cell.why_not.get(field, "no such test step") for cell in cells)), n)
     counts = sum(cell.sources["real"].counts[field] for cell in used)
     assert isinstance(counts, Tensor)
@@ -282,7 +291,7 @@ def record(exam: Exam, cells: Sequence[Cell], field: str) -> dict[str, Any]:
         "position_prior": [cell.floors["position_prior"].hits[field] for cell in used],
         "shuffled": [cell.sources["shuffled"].hits[field] for cell in used],
         "shuffled_in_stratum": [cell.sources["shuffled_in_stratum"].hits[field] for cell in used],
-        "input": [cell.floors["input"].hits[field] * (cell.labels[field] >= 0) for cell in used],
+        "input": [cell.floors["input"].hits[field] * cell.sources["real"].counts[field] for cell in used],
     }
     if field != STEP:
         hits["control_task"] = [cell.control[field] for cell in used]
@@ -298,6 +307,7 @@ def record(exam: Exam, cells: Sequence[Cell], field: str) -> dict[str, Any]:
     }
     if field != STEP:
         found["selectivity"] = interval(drawn["real"] - drawn["control_task"])
+        found["control_by"] = "; ".join(dict.fromkeys(cell.control_by[field] for cell in used))
         found |= information(exam, used, field, counts)
     return found
 

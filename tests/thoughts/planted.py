@@ -12,7 +12,7 @@ from latent_lab.problems import Problem
 from latent_lab.problems.arithmetic import Arithmetic
 from latent_lab.thoughts.store import ThoughtStore, open_store
 
-SIZES = {"train": 600, "test": 300}
+SIZES = {"train": 400, "test": 200}
 
 
 def sums(split: str) -> list[Problem]:

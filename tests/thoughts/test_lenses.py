@@ -100,7 +100,7 @@ def test_an_affine_map_is_found() -> None:
 @torch.no_grad()
 def test_the_tuned_lens_says_what_the_last_layer_says(tmp_path: Path) -> None:
     made = reasoner()
-    first = noise(600, 1, WIDTH, seed=3)
+    first = noise(400, 1, WIDTH, seed=3)
     last = first @ noise(WIDTH, WIDTH, seed=4)
     store = planted(tmp_path / "s", sums("train"), torch.stack([first, last, last], dim=2))
     said = tuned_lens(made, store, 0)(first[:, 0]).argmax(1)
@@ -156,8 +156,8 @@ def test_what_is_there_is_seen_and_another_problems_is_not(stores: tuple[Thought
     assert written["hit1"][0][0] == written["mrr"][0][0] == written["hit1_low"][0][0] == 1.0
     assert written["floor_hit1"][0][0] < 0.2
     assert written["hit1"][1][0] < 0.2
-    assert written["n"] == [300, 300]
-    assert written["by_layer"][0]["value"] == pytest.approx((300 + 300 * written["hit1"][1][0]) / 600)
+    assert written["n"] == [200, 200]
+    assert written["by_layer"][0]["value"] == pytest.approx((200 + 200 * written["hit1"][1][0]) / 400)
     assert written["by_layer"][0]["gain"]["low"] > 0.3
     assert written["by_layer"][1]["value"] < 0.2
     assert found["embedding"]["entropy"] == [[None, None], [None, None]]
@@ -178,15 +178,15 @@ def test_a_report_is_the_same_again_and_leaves_the_model_as_it_was(stores: tuple
 def test_a_slot_may_stand_for_another_step(stores: tuple[ThoughtStore, ThoughtStore]) -> None:
     found = lens_report(*stores, reasoner(), Letters(), ADDITION, [0], lenses=["embedding"], slots_to_steps=[None, 0])
     assert found["embedding"]["fields"]["write"]["hit1"][0] == [None]
-    assert found["embedding"]["fields"]["write"]["n"] == [0, 300]
+    assert found["embedding"]["fields"]["write"]["n"] == [0, 200]
 
 
 def test_what_cannot_be_had(stores: tuple[ThoughtStore, ThoughtStore], tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="share 300 problems"):
+    with pytest.raises(StoreError, match="share 200 problems"):
         lens_report(stores[1], stores[1], reasoner(), Letters(), ADDITION, [0])
     with pytest.raises(ValueError, match="lens=magnifying: allowed are logit, embedding, tuned, patchscope"):
         lens_report(*stores, reasoner(), Letters(), ADDITION, [0], lenses=["magnifying"])
-    short = planted(tmp_path / "short", sums("train"), noise(600, 2, 1, WIDTH, seed=0))
+    short = planted(tmp_path / "short", sums("train"), noise(400, 2, 1, WIDTH, seed=0))
     found = lens_report(short, stores[1], reasoner(), Letters(), ADDITION, [0], lenses=["tuned"])
     assert found["tuned"] == {"why": "the store does not hold the last layer, which the map is fitted to"}
     assert can_spell(symbol_tokenizer(), "3 7")
