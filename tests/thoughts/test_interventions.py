@@ -28,7 +28,6 @@ from tests.tiny import train
 
 METHODS = {
     "closed": ("stage=coconut", "stage.answer_sees=thoughts"),
-    "open": ("stage=coconut",),
     "pause": ("stage=pause",),
 }
 
