@@ -44,7 +44,7 @@ def closed(is_closed: bool, rows: list[list[int]] = ENDED) -> Tensor | None:
 
 @pytest.mark.parametrize("loop", [Loop(), Loop(rounds=4), Loop(feeds="tokens"), Loop(feeds="tokens", multipass=True)], ids=str)
 @pytest.mark.parametrize("is_closed", [False, True])
-@pytest.mark.parametrize(("name", "how"), [("gpt2", "left"), ("gpt2", "right"), ("llama", "left"), ("llama", "middle")])
+@pytest.mark.parametrize(("name", "how"), [("gpt2", "left"), ("gpt2", "right"), ("llama", "middle")])
 def test_a_swap_with_itself_is_the_identity_for_every_kind(name: str, how: str, is_closed: bool, loop: Loop) -> None:
     reasoner = LatentReasoner(build(name), TOKENS, loop)
     ids, mask, labels = padded(ENDED, how, [[*row[1:], 3] for row in ENDED])

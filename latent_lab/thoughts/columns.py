@@ -26,12 +26,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latent_lab.batching import collate
 from latent_lab.edits import Edits, Recorder
 from latent_lab.grading.evaluate import Solver, evenly
 from latent_lab.problems import Problem
 from latent_lab.sequences import Encoded, encode
-from latent_lab.thoughts.editing import exchange, hooks, noisy, scores, write, write_all
+from latent_lab.thoughts.editing import Prompts, exchange, hooks, noisy, scores, write, write_all
 from latent_lab.thoughts.pairs import APART, Columns, Pair, independent_pairs, minimal_pairs
 
 OUTCOMES = ("target", "donor", "keep", "other")
@@ -99,30 +98,43 @@ def exchange_all(
     Recipient and donor should be equally long: what a slot holds may depend on where it stands.
     """
     generator = torch.Generator().manual_seed(seed)
-    answers: dict[str, list[str | None]] = {condition.name: [] for condition in conditions}
-    donors: list[str | None] = []
+    answers: dict[str, list[str | None]] = {condition.name: [None] * len(pairs) for condition in conditions}
+    donors: list[str | None] = [None] * len(pairs)
     kinds = sorted({condition.kind for condition in conditions})
-    for part in evenly(pairs, solver.batch_size):
-        recipients = [recipient for recipient, _, _ in part]
+    # Pairs that share a recipient stand together: it thinks once for all of them.
+    order = sorted(range(len(pairs)), key=lambda i: (len(pairs[i][0].question), pairs[i][0].id, pairs[i][1].id))
+    for part in evenly(order, solver.batch_size):
+        mine, others = once([pairs[i][0] for i in part]), once([pairs[i][1] for i in part])
+        recipients, given = Prompts(solver, mine.problems), Prompts(solver, others.problems)
         kept = Recorder()
-        given = solver.prompts([donor for _, donor, _ in part])
-        batch = collate(given, solver.backbone.pad).to(solver.reasoner.device)
-        written = write(solver, recipients, [""] * len(part), edits_of(hooks(solver, kept, kinds)), tensors=batch,
-                        most_tokens=most_tokens)  # fmt: skip
-        donors += written.answers
-        prompts = solver.prompts(recipients)
-        tensors = collate(prompts, solver.backbone.pad).to(solver.reasoner.device)
-        counts = [min(mine.num_slots, other.num_slots) for mine, other in zip(prompts, given, strict=True)]
-        chosen = torch.zeros(len(part), max((p.num_slots for p in prompts), default=0), dtype=torch.bool)
-        for row, (recipient, _, step) in enumerate(part):
-            chosen[row, slots_of_step(solver, recipient, step, counts[row])] = True
-        chosen = chosen.to(tensors.input_ids.device)
+        written = write(given, [""] * len(others.problems), edits_of(hooks(solver, kept, kinds)), most_tokens=most_tokens)
+        kept = kept.rows(torch.tensor(others.rows))
+        counts = [min(recipients.counts[r], given.counts[d]) for r, d in zip(mine.rows, others.rows, strict=True)]
+        chosen = torch.zeros(len(part), max(recipients.counts), dtype=torch.bool)
+        for row, i in enumerate(part):
+            donors[i] = written.answers[others.rows[row]]
+            chosen[row, slots_of_step(solver, pairs[i][0], pairs[i][2], counts[row])] = True
+        chosen = chosen.to(solver.reasoner.device)
         for condition in conditions:
-            source = sourced(kept, condition.source, chosen, counts, generator)
-            made = write(solver, recipients, [""] * len(part), exchange(condition.kind, source, chosen, condition.block),
-                         tensors=tensors, most_tokens=most_tokens)  # fmt: skip
-            answers[condition.name] += made.answers
+            edits = exchange(condition.kind, sourced(kept, condition.source, chosen, counts, generator), chosen, condition.block)
+            made = write(recipients, [""] * len(part), edits, rows=torch.tensor(mine.rows), most_tokens=most_tokens)
+            for i, answer in zip(part, made.answers, strict=True):
+                answers[condition.name][i] = answer
     return Exchanged(answers, donors)
+
+
+@dataclass(frozen=True)
+class Once:
+    """Problems without repetition, and the row of each of those given."""
+
+    problems: list[Encoded]
+    rows: list[int]
+
+
+def once(problems: Sequence[Encoded]) -> Once:
+    """Keep each problem once, in the order of first occurrence."""
+    place = {p.id: i for i, p in enumerate({p.id: p for p in problems}.values())}
+    return Once(list({p.id: p for p in problems}.values()), [place[p.id] for p in problems])
 
 
 def exchange_answers(
@@ -236,11 +248,11 @@ def table_of(pairs: Sequence[Pair], row: Callable[[Sequence[int]], dict[str, Any
     What concerns the final carry stands apart: it has two values, and one guess is right too often.
     """
     digits = [len(Columns.of(p.recipient).a) for p in pairs]
-    whole = [i for i, p in enumerate(pairs) if p.donors not in APART]
+    whole = [i for i, p in enumerate(pairs) if p.apart is None]
     found: dict[str, Any] = {}
     for d in sorted(set(digits)):
         of = {k: [i for i in whole if (digits[i], pairs[i].column) == (d, k)] for k in range(d)}
-        apart = {name: [i for i, p in enumerate(pairs) if p.donors == name and digits[i] == d] for name in APART}
+        apart = {name: [i for i, p in enumerate(pairs) if p.apart == name and digits[i] == d] for name in APART}
         found[f"digits={d}"] = {
             **{str(k): row(mine) for k, mine in of.items() if mine},
             **{name: row(mine) for name, mine in apart.items() if mine},

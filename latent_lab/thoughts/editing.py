@@ -4,7 +4,7 @@ The edits themselves are made by the reasoner (:mod:`latent_lab.edits`); here th
 are thought anew, unless they are edited too: an edit acts as it would while the model thinks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -19,6 +19,7 @@ from latent_lab.edits import Edits, Recorder
 from latent_lab.grading.evaluate import Solver, evenly
 from latent_lab.grading.statistics import RESAMPLES
 from latent_lab.problems import Problem
+from latent_lab.reasoner import Paused
 from latent_lab.sequences import Encoded
 
 KINDS = ("cache", "step", "thought", "residual")
@@ -54,19 +55,25 @@ class Written:
 class FirstToken(LogitsProcessor):
     """Keeps the log-probabilities of the first tokens of a reply; changes nothing. One object serves one call."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: Tensor | None = None) -> None:
+        self.places = places
+        """``[rows]``: which token is wanted, if that is known already."""
         self.kept: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """``[rows, tokens]`` so far and ``[rows, vocabulary]`` scores of the next token to scores."""
         if len(self.kept) < FIRST:
-            self.kept.append(scores.float().log_softmax(-1))
+            is_wanted = self.places is None or bool((self.places == len(self.kept)).any())
+            self.kept.append(scores.float().log_softmax(-1) if is_wanted else scores)
         return scores
 
     def at(self, places: Tensor) -> Tensor:
         """``[rows, vocabulary]``: of token number ``places [rows]``, or of the last that was kept."""
         most = len(self.kept) - 1
-        return torch.stack([self.kept[min(place, most)][row] for row, place in enumerate(places.tolist())]).cpu()
+        places = places.clamp(max=most)
+        if len(set(places.tolist())) == 1:
+            return self.kept[int(places[0])].float().log_softmax(-1).cpu()
+        return torch.stack([self.kept[place][row].float().log_softmax(-1) for row, place in enumerate(places.tolist())]).cpu()
 
 
 def place_of_answer(solver: Solver, ids: Sequence[int]) -> int:
@@ -78,39 +85,63 @@ def place_of_answer(solver: Solver, ids: Sequence[int]) -> int:
     return 0
 
 
+class Prompts:
+    """One batch of prompts, from which the model goes on under many edits: what comes before an edit is run once."""
+
+    def __init__(self, solver: Solver, encoded: Sequence[Encoded]) -> None:
+        self.solver = solver
+        sequences = solver.prompts(encoded)
+        self.counts = [sequence.num_slots for sequence in sequences]
+        """Slots of each row."""
+        self.batch = collate(sequences, solver.backbone.pad).to(solver.reasoner.device)
+        self._paused: dict[str, Paused | None] = {}
+
+    def given(self, edits: Edits, rows: Tensor | None) -> dict[str, Any]:
+        """What :meth:`LatentReasoner.generate` is given for rows (default: all) of the batch."""
+        batch = self.batch
+        nothing_yet = edits.thought is None and edits.residual is None
+        before = "answer" if nothing_yet else "thoughts"
+        if before not in self._paused:
+            self._paused[before] = self.solver.reasoner.pause(
+                batch.input_ids, batch.attention_mask, before=before, is_closed=batch.is_closed
+            )
+        paused = self._paused[before]
+        if paused is not None:
+            return {"input_ids": paused if rows is None else paused.rows(rows)}
+        every = slice(None) if rows is None else rows
+        closed = None if batch.is_closed is None else batch.is_closed[every]
+        return {"input_ids": batch.input_ids[every], "attention_mask": batch.attention_mask[every], "is_closed": closed}
+
+
 @torch.no_grad()
 def write(
-    solver: Solver,
-    encoded: Sequence[Encoded],
+    prompts: Prompts,
     gold: Sequence[str],
     edits: Edits | None = None,
     *,
+    rows: Tensor | None = None,
     most_tokens: int | None = None,
     places: Tensor | None = None,
     wants_first: bool = False,
-    tensors: Any = None,
 ) -> Written:
-    """Let a model answer one batch of problems under ``edits``.
+    """Let a model answer a batch under ``edits``; ``rows`` are those of its rows to answer (default: all), once or more often.
 
     ``gold`` are the right answers. A reply longer than ``most_tokens`` (default: the solver's limit) is cut off, without answer.
-    ``places [batch]`` says where the first token of the answer stands (default: where the reply has it). ``tensors`` is the
-    batch, if it is at hand.
+    ``places [rows]`` says where the first token of the answer stands (default: where the reply has it).
     """
-    edits = edits or Edits()
-    batch = tensors or collate(solver.prompts(encoded), solver.backbone.pad).to(solver.reasoner.device)
-    limit = min(most_tokens or solver.max_new_tokens, solver.max_new_tokens, solver.room - batch.input_ids.shape[1])
-    eos, first = solver.backbone.tokenizer.eos_token_id, FirstToken()
+    solver, edits = prompts.solver, edits or Edits()
+    limit = min(most_tokens or solver.max_new_tokens, solver.max_new_tokens, solver.room - prompts.batch.input_ids.shape[1])
+    eos, first = solver.backbone.tokenizer.eos_token_id, FirstToken(places)
+    processors: dict[str, Any] = {"logits_processor": [first]} if wants_first else {}
     new = solver.reasoner.generate(
-        batch.input_ids,
-        batch.attention_mask,
+        **prompts.given(edits, rows),
         max_new_tokens=max(limit, 1),
         eos_token_id=eos,
         pad_token_id=solver.backbone.pad,
-        is_closed=batch.is_closed,
         edit=edits.thought,
         edit_cache=edits.cache,
         edit_residual=edits.residual,
-        **({"logits_processor": [first]} if wants_first else {}),
+        **processors,
     ).tolist()
     made = Written([], [], [])
     for row, right in zip(new, gold, strict=True):
@@ -124,49 +155,12 @@ def write(
     return made
 
 
-EditsOf = Callable[[slice], Edits]
-"""The edits of the problems in a slice."""
-
-
-def write_all(
-    solver: Solver,
-    problems: Sequence[Problem],
-    encoded: Sequence[Encoded],
-    edits_of: EditsOf | None = None,
-    *,
-    clean: Written | None = None,
-    wants_first: bool = False,
-) -> Written:
-    """Let a model answer all problems, batch by batch. With ``clean`` replies, places and the limit of tokens are theirs.
-
-    An edited reply may be three tokens longer than the longest clean one; any longer has no answer.
-    """
-    limit = max(map(len, clean.ids)) + 4 if clean is not None else None
-    whole: Written | None = None
-    first = 0
+def write_all(solver: Solver, problems: Sequence[Problem], encoded: Sequence[Encoded]) -> Written:
+    """Let a model answer all problems, batch by batch, without edits."""
+    whole = Written([], [], [])
     for part in evenly(list(zip(problems, encoded, strict=True)), solver.batch_size):
-        rows = slice(first, first + len(part))
-        made = write(
-            solver,
-            [e for _, e in part],
-            [p.answer for p, _ in part],
-            edits_of(rows) if edits_of else None,
-            most_tokens=limit,
-            places=clean.places[rows] if clean is not None and clean.places is not None else None,
-            wants_first=wants_first,
-        )
-        whole = made if whole is None else whole + made
-        first += len(part)
-    return whole or Written([], [], [])
-
-
-@torch.no_grad()
-def record(solver: Solver, encoded: Sequence[Encoded], kinds: Sequence[str] = KINDS) -> tuple[Recorder, Tensor]:
-    """What one batch holds at its slots, and ``[batch]`` how many each row has."""
-    kept = Recorder()
-    batch = collate(solver.prompts(encoded), solver.backbone.pad).to(solver.reasoner.device)
-    out = solver.reasoner(batch.input_ids, batch.attention_mask, is_closed=batch.is_closed, **hooks(solver, kept, kinds))
-    return kept, out.num_slots
+        whole = whole + write(Prompts(solver, [e for _, e in part]), [p.answer for p, _ in part])
+    return whole
 
 
 def hooks(solver: Solver, kept: Recorder, kinds: Sequence[str] = KINDS) -> dict[str, Any]:

@@ -74,6 +74,13 @@ class Pair:
     next: str
     """The same for the next column, or the final carry from the donor."""
 
+    @property
+    def apart(self) -> str | None:
+        """The row that stands apart to which a pair belongs, if it does: what concerns the final carry counts in no other."""
+        if self.donors == "flipped_carry" and self.column == len(Columns.of(self.recipient).a) - 1:
+            return "last_column"
+        return self.donors if self.donors in APART else None
+
     def target(self, kind: str) -> str:
         """What the answer should become when a ``kind`` of thing is exchanged."""
         return {"thought": self.composed, "residual": self.next}.get(kind, self.digit)
