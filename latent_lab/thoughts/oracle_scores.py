@@ -1,5 +1,6 @@
 """Steps read from thoughts, scored exactly, beside what knows no thought: the floors every score of an oracle stands on."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -144,3 +145,23 @@ def step_reading(oracle: Oracle, train: Material, test: Material, max_new_tokens
     ]
     both = gained(hits["real"], floors, test, items, seed)
     return {**both, "rows": rows}
+
+
+def cross_entropy(scores: Tensor, candidates: Sequence[str], gold: Sequence[str]) -> list[float]:
+    """Bits for each item: ``-log2`` of the probability of its gold candidate."""
+    of = {candidate: i for i, candidate in enumerate(candidates)}
+    at = torch.tensor([of[text] for text in gold], dtype=torch.long)
+    return (-scores[torch.arange(len(gold)), at] / math.log(2)).tolist()
+
+
+def bits_part(entropies: dict[str, list[float]], ids: Sequence[str], seed: int) -> dict[str, Any]:
+    """Bits read, ``CE_none - CE_real``, with the entropies they are made of and bits of every other source."""
+    none = entropies["none"]
+    real = [a - b for a, b in zip(none, entropies["real"], strict=True)]
+    return {
+        "value": score(real, ids, seed=seed),
+        **{f"ce_{name}": sum(values) / max(len(values), 1) for name, values in entropies.items()},
+        "sources": {
+            name: (sum(none) - sum(values)) / max(len(values), 1) for name, values in entropies.items() if name != "none"
+        },
+    }
