@@ -110,11 +110,15 @@ def gained(
 ) -> dict[str, Any]:
     """The same two scores, each with its floors on the same items and its gain."""
     ids = [material.rows[item.problem]["id"] for item in items]
-    found = {}
+    found: dict[str, Any] = {}
     for name, strict in (("step_exact_match", False), ("column_step_exact_match", True)):
         at = [i for i, item in enumerate(items) if not strict or material.grammar.is_counted(material.step(item))]
         chosen = {floor: [values[i] for i in at] for floor, values in floors.items()}
-        found[name] = with_floor([hits[i] for i in at], chosen, [ids[i] for i in at], seed=seed)
+        found[name] = (
+            with_floor([hits[i] for i in at], chosen, [ids[i] for i in at], seed=seed)
+            if at
+            else {**score([], [], seed=seed), "floors": {}, "floor": None, "gain": None}
+        )
     return found
 
 
