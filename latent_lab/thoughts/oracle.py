@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from latent_lab.backbone import Backbone, ModelError, Pretrained
 from latent_lab.files import write_json
+from latent_lab.grading.evaluate import evenly
 from latent_lab.sequences import IGNORE
 from latent_lab.supervision import StepDecoder, step_decoder
 from latent_lab.thoughts.injection import Adapter, Places, injected
@@ -64,17 +65,26 @@ class OracleBatch:
     vectors: Tensor
     """``[m, width]``: vectors for ``(rows, columns)``."""
     asked: list[Asked]
+    rest: "OracleBatch | None" = None
+    """Much longer rows of the same optimiser step, which would only pad the others."""
 
     def to(self, device: torch.device) -> "OracleBatch":
         """The same batch on a device."""
-        return OracleBatch(
-            *(value.to(device) if isinstance(value, Tensor) else value for value in (getattr(self, f.name) for f in fields(self)))
-        )
+        values = (getattr(self, f.name) for f in fields(self))
+        return OracleBatch(*(value.to(device) if isinstance(value, Tensor | OracleBatch) else value for value in values))
 
     @property
     def num_labels(self) -> int:
         """Labelled tokens."""
-        return int((self.labels != IGNORE).sum())
+        return int((self.labels != IGNORE).sum()) + (self.rest.num_labels if self.rest else 0)
+
+
+def lay_apart(asked: Sequence[Asked], pad: int, width: int) -> OracleBatch:
+    """Lay rows out as :func:`lay` does, those more than half as long again as the median row in a batch of their own."""
+    lengths = [len(row.prompt) + len(row.target) for row in asked]
+    most = 1.5 * sorted(lengths)[len(lengths) // 2]
+    short, long = ([row for row, n in zip(asked, lengths, strict=True) if (n > most) is is_long] for is_long in (False, True))
+    return replace(lay(short, pad, width), rest=lay(long, pad, width) if long else None)
 
 
 def lay(asked: Sequence[Asked], pad: int, width: int) -> OracleBatch:
@@ -97,6 +107,16 @@ def lay(asked: Sequence[Asked], pad: int, width: int) -> OracleBatch:
     positions = (attention.cumsum(1) - 1).clamp(min=0)
     at = (torch.tensor(each, dtype=torch.long) for each in (rows, columns))
     return OracleBatch(torch.tensor(ids), attention, positions, torch.tensor(labels), *at, given, list(asked))
+
+
+def different(asked: Sequence[Asked]) -> tuple[list[Asked], list[int]]:
+    """The rows that differ, and for each row given the number of its like among them."""
+    keys = [
+        (row.prompt, kind_of(row.question), b"" if row.vectors is None else row.vectors.cpu().numpy().tobytes()) for row in asked
+    ]
+    place = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    first = dict(zip(reversed([place[key] for key in keys]), reversed(asked), strict=True))
+    return [first[i] for i in range(len(place))], [place[key] for key in keys]
 
 
 class Oracle(nn.Module):
@@ -128,11 +148,14 @@ class Oracle(nn.Module):
 
     def forward(self, batch: OracleBatch) -> dict[str, Tensor]:
         """Cross-entropy summed over the labelled tokens."""
+        return {"loss": sum((self._loss(part) for part in (batch, batch.rest) if part), torch.zeros((), device=self.device))}
+
+    def _loss(self, batch: OracleBatch) -> Tensor:
         hidden = self._hidden(batch)
         targets = batch.labels[:, 1:]
         is_asked = targets != IGNORE
         logits = self.model.get_output_embeddings()(hidden[:, :-1][is_asked]).float()
-        return {"loss": nn.functional.cross_entropy(logits, targets[is_asked], reduction="sum")}
+        return nn.functional.cross_entropy(logits, targets[is_asked], reduction="sum")
 
     def counts(self, batch: OracleBatch) -> dict[str, int]:
         """Tokens the loss is over."""
@@ -178,19 +201,17 @@ class Oracle(nn.Module):
         max_new_tokens: int = 32,
         text: Sequence[str] | None = None,
     ) -> list[Reading]:
-        """Let the oracle answer, greedily.
+        """Let the oracle answer, greedily; equal rows are asked once.
 
         ``vectors`` are ``[n, k, width]`` or n tensors ``[k, width]``; None injects nothing. ``text`` stands before the question.
         """
-        asked = self.rows(vectors, questions, text)
         self.eval()
+        asked, places = different(self.rows(vectors, questions, text))
         order = sorted(range(len(asked)), key=lambda i: len(asked[i].prompt))
-        readings: list[Reading | None] = [None] * len(asked)
-        for start in range(0, len(order), self.batch_size):
-            part = order[start : start + self.batch_size]
-            for i, reading in zip(part, self._answer([asked[i] for i in part], max_new_tokens), strict=True):
-                readings[i] = reading
-        return [reading for reading in readings if reading is not None]
+        readings: dict[int, Reading] = {}
+        for part in evenly(order, self.batch_size):
+            readings |= zip(part, self._answer([asked[i] for i in part], max_new_tokens), strict=True)
+        return [readings[place] for place in places]
 
     def _answer(self, asked: Sequence[Asked], max_new_tokens: int) -> list[Reading]:
         batch = lay(asked, self.backbone.pad, self.width).to(self.device)
@@ -234,18 +255,14 @@ class Oracle(nn.Module):
         Equal rows are scored once. See :mod:`latent_lab.thoughts.oracle_scoring` for what is left out.
         """
         self.eval()
-        asked = self.rows(vectors, questions, text)
-        keys = [(row.prompt, row.vectors.numpy().tobytes() if row.vectors is not None else b"") for row in asked]
-        place = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-        first = {place[key]: row for key, row in reversed(list(zip(keys, asked, strict=True)))}
-        different = [first[i] for i in range(len(place))]
+        asked, places = different(self.rows(vectors, questions, text))
         targets = [self.writer.target(candidate) for candidate in candidates]
 
         def predict(rows: Sequence[int], continuations: Sequence[Ids], count: int) -> Tensor:
-            return self._predict([replace(different[r], target=ids) for r, ids in zip(rows, continuations, strict=True)], count)
+            return self._predict([replace(asked[r], target=ids) for r, ids in zip(rows, continuations, strict=True)], count)
 
-        scores = log_probabilities(len(different), targets, predict, self.model.config.vocab_size)
-        return scores[[place[key] for key in keys]]
+        scores = log_probabilities(len(asked), targets, predict, self.model.config.vocab_size)
+        return scores[places]
 
     def _predict(self, asked: Sequence[Asked], count: int) -> Tensor:
         batch = lay(asked, self.backbone.pad, self.width).to(self.device)
@@ -308,14 +325,14 @@ class HeadOracle(Oracle):
 
     def forward(self, batch: OracleBatch) -> dict[str, Tensor]:
         """See :class:`Oracle`."""
-        asked = [row for row in batch.asked if row.labels is None]
+        asked = questions_of(batch)
         texts = [torch.tensor(row.target) for row in asked]
         wanted = nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=IGNORE).to(self.device)
         return {"loss": self.decoder.loss_sum(self._inputs(asked), wanted)}
 
     def counts(self, batch: OracleBatch) -> dict[str, int]:
         """See :class:`Oracle`."""
-        return {"loss": sum(len(row.target) for row in batch.asked if row.labels is None)}
+        return {"loss": sum(len(row.target) for row in questions_of(batch))}
 
     def _inputs(self, asked: Sequence[Asked]) -> Tensor:
         """``[n, width]``."""
@@ -325,7 +342,7 @@ class HeadOracle(Oracle):
         return self.adapter(means.to(self.device)) + self.kind(kinds)
 
     def _kind(self, question: Question | str) -> int:
-        name = "" if isinstance(question, str) else kind_of(question)
+        name = kind_of(question)
         return self.kinds.index(name) if name in self.kinds else 0
 
     def _answer(self, asked: Sequence[Asked], max_new_tokens: int) -> list[Reading]:
@@ -351,7 +368,15 @@ class HeadOracle(Oracle):
         return {"longest": self.longest, "kinds": list(self.kinds)}
 
 
-def kind_of(question: Question) -> str:
-    """Name of a kind of question; what is asked about one problem's text counts as one kind."""
+def questions_of(batch: OracleBatch) -> list[Asked]:
+    """The rows of a batch that ask something."""
+    rows = [*batch.asked, *(batch.rest.asked if batch.rest else ())]
+    return [row for row in rows if row.labels is None]
+
+
+def kind_of(question: Question | str) -> str:
+    """Name of a kind of question, none of bare words; what is asked about one problem's text counts as one kind."""
+    if isinstance(question, str):
+        return ""
     about = question.about if not question.about.startswith("of ") else "of"
     return f"{question.task}:{about}"

@@ -26,7 +26,7 @@ class OracleOptions:
     """Layers that are read, as in a thought store: 0 the thought itself, n after block n, fractions of the depth."""
     thoughts: str = "one"
     """What questions about a step are given: its ``one`` thought, or ``all`` thoughts of the problem and the step's number."""
-    scale: float = 1.0
+    scale: float = 4.0
     """``h' = h + scale * |h| * v / |v|`` at a placeholder; no gradient flows through ``|h|``."""
     adapter: str = "raw"
     """What a vector passes through first: nothing (``raw``), less the mean training thought (``centred``), that and decorrelated
@@ -45,7 +45,7 @@ class OracleOptions:
     """Share of questions asked without a vector, so that the oracle knows how often each answer is right by itself."""
     text_only_share: float = 0.05
     """Share of questions asked without a vector but with the problem's text: what re-deriving could reach."""
-    text_share: float = 0.1
+    text_share: float = 0.05
     """Share of plain training text of the run (question, chain, answer), against forgetting."""
     train_problems: int = 4000
     """Training problems whose thoughts are collected, at most."""

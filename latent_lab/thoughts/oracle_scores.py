@@ -1,5 +1,6 @@
 """Steps read from thoughts, scored exactly, beside what knows no thought: the floors every score of an oracle stands on."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -109,11 +110,15 @@ def gained(
 ) -> dict[str, Any]:
     """The same two scores, each with its floors on the same items and its gain."""
     ids = [material.rows[item.problem]["id"] for item in items]
-    found = {}
+    found: dict[str, Any] = {}
     for name, strict in (("step_exact_match", False), ("column_step_exact_match", True)):
         at = [i for i, item in enumerate(items) if not strict or material.grammar.is_counted(material.step(item))]
         chosen = {floor: [values[i] for i in at] for floor, values in floors.items()}
-        found[name] = with_floor([hits[i] for i in at], chosen, [ids[i] for i in at], seed=seed)
+        found[name] = (
+            with_floor([hits[i] for i in at], chosen, [ids[i] for i in at], seed=seed)
+            if at
+            else {**score([], [], seed=seed), "floors": {}, "floor": None, "gain": None}
+        )
     return found
 
 
@@ -144,3 +149,23 @@ def step_reading(oracle: Oracle, train: Material, test: Material, max_new_tokens
     ]
     both = gained(hits["real"], floors, test, items, seed)
     return {**both, "rows": rows}
+
+
+def cross_entropy(scores: Tensor, candidates: Sequence[str], gold: Sequence[str]) -> list[float]:
+    """Bits for each item: ``-log2`` of the probability of its gold candidate."""
+    of = {candidate: i for i, candidate in enumerate(candidates)}
+    at = torch.tensor([of[text] for text in gold], dtype=torch.long)
+    return (-scores[torch.arange(len(gold)), at] / math.log(2)).tolist()
+
+
+def bits_part(entropies: dict[str, list[float]], ids: Sequence[str], seed: int) -> dict[str, Any]:
+    """Bits read, ``CE_none - CE_real``, with the entropies they are made of and bits of every other source."""
+    none = entropies["none"]
+    real = [a - b for a, b in zip(none, entropies["real"], strict=True)]
+    return {
+        "value": score(real, ids, seed=seed),
+        **{f"ce_{name}": sum(values) / max(len(values), 1) for name, values in entropies.items()},
+        "sources": {
+            name: (sum(none) - sum(values)) / max(len(values), 1) for name, values in entropies.items() if name != "none"
+        },
+    }

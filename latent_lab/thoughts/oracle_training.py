@@ -30,7 +30,7 @@ from latent_lab.run import CONFIG, RESULT, Run, accelerator, open_run_together, 
 from latent_lab.schedule import Phase
 from latent_lab.sequences import encode, join
 from latent_lab.thoughts.grammar import Grammar, grammar_of
-from latent_lab.thoughts.oracle import Asked, HeadOracle, Oracle, OracleBatch, kind_of, lay
+from latent_lab.thoughts.oracle import Asked, HeadOracle, Oracle, OracleBatch, kind_of, lay, lay_apart
 from latent_lab.thoughts.oracle_options import OracleOptions
 from latent_lab.thoughts.oracle_scores import asked_steps, step_reading, thoughts
 from latent_lab.thoughts.questions import Example, Material, Mixture, labelled, plain_texts, text_example
@@ -253,9 +253,8 @@ class OracleCourse:
         return -(-len(self.mixture) // self.config.batch_size)
 
     def batches(self, phase: Phase, epoch: int) -> list[list[int]]:
-        """Examples of like length go together."""
-        shapes = [(len(row.prompt) + len(row.target),) for row in map(self.asked, self.examples(epoch))]
-        return bucketed(shapes, self.config.batch_size, f"{self.config.seed}/oracle/{epoch}")
+        """All kinds of questions in every batch: batches of one kind would pull the model to and fro."""
+        return bucketed([(0,)] * len(self.mixture), self.config.batch_size, f"{self.config.seed}/oracle/{epoch}")
 
     def asked(self, example: Example) -> Asked:
         """An example as ids."""
@@ -273,7 +272,7 @@ class OracleCourse:
     def collate(self, phase: Phase, epoch: int, numbers: Sequence[int]) -> OracleBatch:
         """Lay examples out."""
         examples = self.examples(epoch)
-        return lay([self.asked(examples[i]) for i in numbers], self.oracle.backbone.pad, self.oracle.width)
+        return lay_apart([self.asked(examples[i]) for i in numbers], self.oracle.backbone.pad, self.oracle.width)
 
     def reading(self) -> dict[str, Any]:
         """Steps read from validation thoughts, with floors."""
