@@ -17,7 +17,7 @@ from latent_lab.job import job
 from latent_lab.report.play import Edit, Player, PlayError, Saying, as_problem, as_question, expected, player, step_of
 from latent_lab.report.play_task import PlayTask
 from latent_lab.report.play_terminal import clean, talk
-from latent_lab.report.play_web import bound
+from latent_lab.report.play_web import bound, serve
 from tests.report.test_page import Outline as Plain
 from tests.tiny import train
 
@@ -307,3 +307,10 @@ class TestWeb:
     def test_a_port_in_use_is_said(self, url, at):
         with pytest.raises(PlayError, match="take another one, or 0 for one that is free"):
             bound(at, int(url.rstrip("/").rpartition(":")[2]))
+
+    def test_an_interrupt_ends_it_in_peace(self, at, monkeypatch):
+        def interrupted(server, sockets):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("uvicorn.Server.run", interrupted)
+        assert re.fullmatch(r"http://127\.0\.0\.1:[0-9]+/", serve(at, 0)["url"])
