@@ -5,9 +5,11 @@ script runs; what is typed and what a model writes is escaped. Requests under an
 """
 
 import logging
+import signal
 import socket
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode
 
@@ -104,5 +106,11 @@ def serve(player: Player, port: int) -> dict[str, Any]:
     with listening:
         at = f"http://{HOST}:{listening.getsockname()[1]}/"
         log.info("playing on %s (only this machine reaches it); Ctrl-C ends it", at)
-        server.run(sockets=[listening])
+        # uvicorn ends on either signal and then sends it once more; it shall end the session, not the process within it.
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            with suppress(KeyboardInterrupt):
+                server.run(sockets=[listening])
+        finally:
+            signal.signal(signal.SIGTERM, before)
     return {"url": at}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latent_lab.report.card_figure import FILL, FLOOR, INK, SOFT, STYLE, bare
-from latent_lab.report.thoughts_tables import SITES, share, value, words
+from latent_lab.report.thoughts_tables import score_in, share, site_name, value, words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +53,7 @@ def figures(result: dict[str, Any]) -> "Iterator[tuple[str, Figure]]":
         yield "numbers", numbers(points, result.get("store", {}).get("slots"))
     for site, each in edits.get("interchange", {}).items():
         if found := [column for column in each.get("columns", []) if value(column.get("target")) >= 0]:
-            yield f"columns-{site}", columns(SITES.get(site, words(site)), found, each.get("chance"))
+            yield f"columns-{site}", columns(site_name(site), found, each.get("chance"))
 
 
 def oracle_bars(oracle: dict[str, Any]) -> list[tuple[str, Any, str]]:
@@ -104,6 +104,7 @@ def horizontal(axes: "Axes", bars: Sequence[tuple[str, Any, str]]) -> None:
 
 def ends(score: Any) -> tuple[float, float]:
     """The ends of a score's interval; the value twice where it has none."""
+    score = score_in(score)
     if isinstance(score, dict) and score.get("low") is not None and score.get("high") is not None:
         return score["low"], score["high"]
     return value(score), value(score)

@@ -6,7 +6,7 @@ A question that nothing was measured for has no answer. "Yes" is said only where
 from dataclasses import dataclass
 from typing import Any
 
-from latent_lab.report.thoughts_tables import SITES, is_number, share, shown, value, words
+from latent_lab.report.thoughts_tables import is_number, share, shown, site_name, value, words
 
 EDITED, COMPETITOR = 0.80, 0.25
 """What the share of answers that become the composed target must reach, and the donor's whole answer must stay below."""
@@ -65,7 +65,7 @@ def which_step(result: dict[str, Any]) -> Said | None:
     """Whether thought k holds step k more than any other step."""
     probes = result.get("probes", {})
     position = probes.get("position")
-    if not position or value(position) == -1.0:
+    if not position or any(not is_number(position.get(key)) for key in ("value", "low", "high")):
         return None
     points = f"{share(position['value'])} points [{share(position['low'])}, {share(position['high'])}]"
     order = [at for at in probes.get("order", []) if is_number(at)]
@@ -107,11 +107,13 @@ def can_be_edited(result: dict[str, Any]) -> Said | None:
     low = target.get("low", value(target)) if isinstance(target, dict) else target
     is_followed = low >= EDITED and (donor is None or value(donor) <= COMPETITOR)
     verdict = "yes" if is_followed else "in part" if low > chance else "not shown"
-    beside = f" and is the donor's whole answer in {shown(donor)}%" if donor is not None else ""
+    beside = f", the donor's whole answer in {shown(donor)}%" if donor is not None else ""
+    least = min((value(column.get("target")) for column in sites[site].get("columns", [])), default=-1.0)
+    weakest = f" (in the weakest column {share(least)}%)" if least >= 0 else ""
     return Said(
         verdict,
-        f"With one column exchanged for a donor's ({SITES.get(site, words(site))}), the answer becomes the composed target in "
-        f"{shown(target)}% of the cases{beside}; chance is {shown(chance)}%.",
+        f"With one column exchanged for a donor's ({site_name(site)}), the answer becomes the composed target in "
+        f"{shown(target)}% of the cases{weakest}{beside}; chance is {shown(chance)}%.",
     )
 
 

@@ -13,6 +13,20 @@ NOTHING = "–"
 SITES = {"cache": "keys and values", "thought": "the thought fed in", "residual": "the state after a block"}
 """Where a column is exchanged, in words."""
 
+TITLES = {
+    "groups": "Thoughts exchanged within and across groups",
+    "subspace": "Directions taken out of thoughts, beside random ones",
+    "steer": "Thoughts moved from one value to another",
+    "tracing": "What a donor's states restore, place by place",
+}
+SHOWN_APART = ("clean", "whole", "num_thoughts", "early_exit", "interchange", "n", "slots", "feeds")
+"""Keys of interventions that have a table of their own, or need none."""
+MOST_ROWS = 16
+"""Rows of a part of any shape that are shown at once."""
+BESIDE = {"input": "from the question", "control_task": "random labels"}
+"""What stands beside a probe's floors and is none."""
+NOTES = "From the question: such a probe of the question instead of the thought. Random labels: such a probe asked for those."
+SOURCES = {"real": "the thought itself"}
 CONTROLS = {
     "removed": "the model, its thoughts removed",
     "zeroed": "the model, its thoughts set to zero",
@@ -53,6 +67,7 @@ def share(value: float) -> str:
 
 def shown(given: Any) -> str:
     """A score, a difference of scores or a bare share in percent; with its interval where it has one."""
+    given = score_in(given)
     if isinstance(given, dict):
         if given.get("value") is None:
             return NOTHING
@@ -62,8 +77,14 @@ def shown(given: Any) -> str:
     return share(given) if is_number(given) else NOTHING
 
 
+def score_in(given: Any) -> Any:
+    """The score itself; of a row of several measures its accuracy."""
+    return given["accuracy"] if isinstance(given, dict) and "value" not in given and "accuracy" in given else given
+
+
 def bare(given: Any) -> Any:
     """A score without its interval, for wide tables."""
+    given = score_in(given)
     return given.get("value") if isinstance(given, dict) else given
 
 
@@ -106,7 +127,7 @@ def oracle(result: dict[str, Any]) -> Iterator[Table]:
         sources = {"real": {**given, "bits": None}} | sources
     rows = [
         Row(
-            "the thought itself" if name == "real" else words(name),
+            SOURCES.get(name, words(name)),
             (
                 shown(each.get("column_step_exact_match")),
                 shown(each.get("step_exact_match")),
@@ -145,30 +166,49 @@ def oracle(result: dict[str, Any]) -> Iterator[Table]:
         is_detail=True,
     )
     rest = {key: given[key] for key in ("answer", "calibration", "by_slot") if given.get(key)}
-    yield Table("The oracle: the answer, calibration, slot by slot", ("what", "value"), tuple(flat(rest)), is_detail=True)
+    yield flat_table("The oracle: the answer, calibration, slot by slot", rest, is_detail=True)
 
 
 def probes(result: dict[str, Any]) -> Iterator[Table]:
-    """T4: linear probes, field by field."""
+    """T4: linear probes, field by field, and on the vectors of other sources."""
     given = result.get("probes", {})
-    yield fields_table(f"Linear probes of layer {given.get('layer', 0)}, field by field, in %", given.get("fields", {}))
+    fields = dict(given.get("fields", {}))
+    if value(given.get("whole_step")) >= 0:
+        fields["whole step"] = given["whole_step"]
+    yield fields_table(f"Linear probes of layer {given.get('layer', 0)}, field by field, in %", fields)
+    sources = {name: each for name, each in given.get("sources", {}).items() if isinstance(each, dict)}
+    named = list(dict.fromkeys(field for each in sources.values() for field in each.get("fields", {})))
+    rows = []
+    for name, each in sources.items():
+        cells = [shown(each.get("whole_step")), *(shown(bare(each.get("fields", {}).get(field))) for field in named)]
+        rows.append(Row(SOURCES.get(name, words(name)), tuple(cells), "model" if name == "real" else ""))
+    title = "The same probes on vectors of each source, exact in %"
+    yield Table(title, ("source", "whole step", *map(words, named)), tuple(rows), is_detail=True)
 
 
 def fields_table(caption: str, fields: dict[str, Any]) -> Table:
     """Scores of fields beside floors, gain, and what else was measured of them."""
     fields = {name: each for name, each in fields.items() if isinstance(each, dict)}
+    beside = [name for name in BESIDE if any(name in each.get("floors", {}) for each in fields.values())]
     extra = {"gain": "share of the room won", "selectivity": "selectivity", "bits": "bits"}
     extra = {key: title for key, title in extra.items() if any(key in each for each in fields.values())}
     rows = []
     for name, each in fields.items():
         floors = each.get("floors", {})
-        best = max(floors, key=lambda floor: value(floors[floor]), default=None)
-        floor = each.get("floor", floors.get(best))
-        floor_text = shown(floor) + (f" ({words(best)})" if best else "")
-        more = (number(each.get(key)) if key == "bits" else shown(each.get(key)) for key in extra)
+        others = [shown(bare(floors.get(key))) for key in beside]
+        more = [number(each.get(key)) if key == "bits" else shown(each.get(key)) for key in extra]
         count = f"{each['n']:,}" if is_number(each.get("n")) else NOTHING
-        rows.append(Row(words(name), (shown(each), floor_text, *more, count)))
-    return Table(caption, ("field", "exact", "best floor", *extra.values(), "n"), tuple(rows))
+        rows.append(Row(words(name), (shown(each), best_floor(each), *others, *more, count)))
+    titles = (*(BESIDE[key] for key in beside), *extra.values())
+    return Table(caption, ("field", "exact", "best floor", *titles, "n"), tuple(rows), NOTES if beside else "")
+
+
+def best_floor(score: dict[str, Any]) -> str:
+    """The floor that a score is held against, with its name; what knows the problem, or asks something else, is none."""
+    floors = {name: value(floor) for name, floor in score.get("floors", {}).items() if name not in BESIDE and value(floor) >= 0}
+    most = value(score["floor"]) if value(score.get("floor")) >= 0 else max(floors.values(), default=-1.0)
+    names = [name for name, floor in floors.items() if abs(floor - most) < 1e-9]
+    return (share(most) + (f" ({words(names[0])})" if names else "")) if most >= 0 else NOTHING
 
 
 def value(given: Any) -> float:
@@ -196,6 +236,7 @@ def lenses(result: dict[str, Any]) -> Iterator[Table]:
         head,
         tuple(rows),
         "Of all places the best one is shown: a floor chosen likewise would be higher.",
+        is_detail=len(rows) > MOST_ROWS,
     )
 
 
@@ -226,7 +267,7 @@ def necessity(result: dict[str, Any]) -> Iterator[Table]:
     counts = given.get("num_thoughts", {})
     rows = tuple(Row(str(count), (shown(score),)) for count, score in sorted(counts.items(), key=lambda item: int(item[0])))
     yield Table("Answers by the number of thoughts, exact in %", ("thoughts", "exact"), rows, is_detail=True)
-    yield Table("Answers forced early", ("what", "value"), tuple(flat(given.get("early_exit", {}))), is_detail=True)
+    yield flat_table("Answers forced early", given.get("early_exit"), is_detail=True)
 
 
 def whole(result: dict[str, Any]) -> Iterator[Table]:
@@ -245,16 +286,25 @@ def whole(result: dict[str, Any]) -> Iterator[Table]:
 
 
 def interchange(result: dict[str, Any]) -> Iterator[Table]:
-    """T6: one column of another problem's thinking put in."""
-    for site, each in result.get("interventions", {}).get("interchange", {}).items():
-        columns = each.get("columns", [])
-        rows = [Row(f"thought {column.get('slot', k + 1)}", outcome(column)) for k, column in enumerate(columns)]
-        if each.get("all"):
-            rows.append(Row("all columns", outcome(each["all"]), "model"))
-        if each.get("chance") is not None:
-            rows.append(Row("chance", (shown(each["chance"]), *[NOTHING] * 3), "floor"))
-        title = f"One thought exchanged for a donor's ({SITES.get(site, words(site))}): what the answer becomes, in %"
-        yield Table(title, ("column", "the composed target", "the donor's answer", "stays as it was", "n"), tuple(rows))
+    """T6: one column of another problem's thinking put in; all columns together by what is exchanged, then column by column."""
+    sites = result.get("interventions", {}).get("interchange", {})
+    head = ("the composed target", "the donor's answer", "stays as it was", "n")
+    whole = [Row(site_name(site), outcome(each["all"])) for site, each in sites.items() if each.get("all")]
+    chances = sorted({each["chance"] for each in sites.values() if each.get("chance") is not None})
+    if whole and chances:
+        whole.append(Row("chance", (" to ".join(map(share, chances)), *[NOTHING] * 3), "floor"))
+    title = "One column exchanged for a donor's: what the answer becomes, in %"
+    yield Table(title, ("what is exchanged", *head), tuple(whole))
+    for site, each in sites.items():
+        rows = [Row(f"thought {column.get('slot', k + 1)}", outcome(column)) for k, column in enumerate(each.get("columns", []))]
+        title = f"Column by column ({site_name(site)}): what the answer becomes, in %"
+        yield Table(title, ("column", *head), tuple(rows), is_detail=bool(whole))
+
+
+def site_name(site: str) -> str:
+    """A place of exchange in words."""
+    kind, _, block = site.partition("_")
+    return f"the state after block {block}" if kind == "residual" and block.isdecimal() else SITES.get(site, words(site))
 
 
 def outcome(column: dict[str, Any]) -> tuple[str, ...]:
@@ -265,16 +315,14 @@ def outcome(column: dict[str, Any]) -> tuple[str, ...]:
 
 def agreement(result: dict[str, Any]) -> Iterator[Table]:
     """T7: whether reports follow the model where it is wrong."""
-    rows = tuple(flat(result.get("agreement") or {}))
-    yield Table("Readings and answers: do they agree where the model is wrong?", ("what", "value"), rows)
+    yield flat_table("Readings and answers: do they agree where the model is wrong?", result.get("agreement"))
 
 
 def others(result: dict[str, Any]) -> Iterator[Table]:
-    """T6: group patching and subspace edits."""
-    given = result.get("interventions", {})
-    yield Table("Thoughts exchanged within and across groups", ("what", "value"), tuple(flat(given.get("groups") or {})))
-    title = "Directions taken out of thoughts, beside random ones"
-    yield Table(title, ("what", "value"), tuple(flat(given.get("subspace") or {})))
+    """T6: group patching, subspace edits, and whatever else was measured."""
+    for key, each in result.get("interventions", {}).items():
+        if key not in SHOWN_APART:
+            yield flat_table(TITLES.get(key, words(key).capitalize()), each)
 
 
 def frontier(result: dict[str, Any]) -> Iterator[Table]:
@@ -319,6 +367,12 @@ def failed(examples: Sequence[dict[str, Any]], most: int = 20) -> Iterator[Table
     yield Table(
         "Readings that were wrong", head, tuple(rows[:most]), f"The first {most} of {len(rows)}." if len(rows) > most else ""
     )
+
+
+def flat_table(caption: str, given: Any, *, is_detail: bool = False) -> Table:
+    """A part of any shape as a table; folded away where it is long."""
+    rows = tuple(flat(given))
+    return Table(caption, ("what", "value"), rows, is_detail=is_detail or len(rows) > MOST_ROWS)
 
 
 def flat(given: Any, name: str = "") -> Iterator[Row]:

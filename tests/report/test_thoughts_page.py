@@ -58,7 +58,8 @@ class TestWhatItSays:
             "Does the model use them? yes With all thoughts removed, right answers go from 99.8 [99.5, 100.0]% to 1.3 "
             "[0.6, 2.0]%; of single thoughts, number 2 costs most, down to 16.0%. "
             "Can they be edited? yes With one column exchanged for a donor's (keys and values), the answer becomes the composed "
-            "target in 98.1 [97.7, 98.6]% of the cases and is the donor's whole answer in 0.2 [0.1, 0.4]%; chance is 11.1%. "
+            "target in 98.1 [97.7, 98.6]% of the cases (in the weakest column 97.2%), the donor's whole answer in 0.2 [0.1, "
+            "0.4]%; chance is 11.1%. "
         )
 
     def test_every_level_stands_with_its_number_its_threshold_and_how_it_came_about(self, given):
@@ -180,6 +181,21 @@ class TestMissingParts:
         }
         assert "a err 50.0 [40.0, 60.0], n = 9 table 1, moves 3" in Outline(page(given)).text
 
+    def test_what_stands_beside_a_probe_is_not_taken_for_its_floor(self, given):
+        field = given["result"]["probes"]["fields"]["write"]
+        field["floors"] |= {"input": {"value": 0.97}, "control_task": {"value": 0.92}}
+        (table,) = tables({**given["result"], "oracle": {}, "lenses": {}})["read"]
+        assert table.head[1:5] == ("exact", "best floor", "from the question", "random labels")
+        assert next(row for row in table.rows if row.label == "write").cells[1:4] == ("13.7 (position prior)", "97.0", "92.0")
+
+    def test_rows_of_several_measures_count_by_their_accuracy(self, given):
+        edits = given["result"]["interventions"]
+        edits["num_thoughts"] = {"1": {"accuracy": edits["clean"], "flip_rate": 0.5}}
+        edits["steer"] = {"write": {"hits": {"value": 0.25, "n": 4}}}
+        text = Outline(page(given)).text
+        assert "thoughts exact 1 99.8 [99.5, 100.0]" in text
+        assert "Thoughts moved from one value to another what value write, hits 25.0, n = 4" in text
+
     def test_graphs_have_their_own_tables(self, given):
         given["result"]["frontier"] = {"groups": {"frontier": [0.5, 0.25], "not_reachable": [0, -0.125]}}
         assert "frontier 0.50 0.25 not reachable 0.00 -0.12" in Outline(page(given)).text
@@ -268,11 +284,13 @@ for (const width of widths) {
     for (const part of view.querySelectorAll("details")) part.open = true;
     const seen = () => [...view.querySelectorAll(".problem")].filter(one => one.getBoundingClientRect().width).map(one => one.id);
     const first = seen();
+    view.querySelector("#pick-3").focus();
+    const focused = view.activeElement.id;
     view.querySelector("#pick-3").click();
     const odd = [...view.querySelectorAll("main *")].filter(one => !one.closest(".wide, .ear")
       && one.getBoundingClientRect().right > width).length;
     const paper = frame.contentWindow.getComputedStyle(view.body).backgroundColor;
-    results.push([width, root.scrollWidth, odd, ...first, ...seen(), paper]);
+    results.push([width, root.scrollWidth, odd, ...first, focused, ...seen(), paper]);
     if (results.length == widths.length) document.body.textContent = JSON.stringify(results.sort((a, b) => a[0] - b[0]));
   };
   frame.srcdoc = PAGE;
@@ -296,5 +314,5 @@ def test_a_browser_shows_one_problem_at_a_time_and_only_tables_scroll_sideways(g
         [*command, "--dump-dom", (tmp_path / "frames.html").as_uri()], capture_output=True, text=True, timeout=60, check=True
     )
     assert json.loads(re.sub("<[^>]*>", "", done.stdout)) == [
-        [width, width, 0, "problem-1", "problem-3", paper] for width in (360, 390, 768, 1280)
+        [width, width, 0, "problem-1", "pick-3", "problem-3", paper] for width in (360, 390, 768, 1280)
     ]
