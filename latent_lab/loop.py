@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 
 FEEDBACKS = ("after_norm", "before_norm")
 PROJECTIONS = ("none", "linear", "mlp")
-SEEN = ("all", "thoughts")
+SEEN = ("all", "thoughts", "vectors")
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,14 @@ class Loop:
     multipass: bool = False
     """For pause tokens: one pass a slot, as thoughts need; the same function, computed as slowly (an ablation)."""
 
+    alone: bool = False
+    """Where what follows the last slot sees the slots only: it sees each as its thought alone makes it. Without this, a slot also
+    passes on what it has picked up from the question and from the slots before it."""
+
     def __post_init__(self) -> None:
         check_loop(self)
+        if self.alone and self.feeds == "tokens":
+            raise ValueError("alone=True: pause tokens feed no thought in, so each alone holds nothing; allowed: thoughts")
 
 
 def check_loop(options: object) -> None:

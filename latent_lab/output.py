@@ -1,8 +1,12 @@
-"""What a forward of the latent loop returns."""
+"""What a forward of the latent loop returns, and how it is picked out of the states of all passes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+from latent_lab.passes import Passes
 
 
 @dataclass
@@ -28,3 +32,33 @@ class ReasonerOutput:
     """``[layers, batch, width]``: each layer's state at the row's anchor; None without anchors."""
     states: Tensor | None = None
     """``[batch, slots, layers, width]``: what the layers asked for hold at each slot, zero where a row has no such slot."""
+
+
+def anchored(cut: Passes, layers: Sequence[tuple[Tensor, ...]], anchors: Tensor) -> Tensor:
+    """``[layers, B, D]``: every layer's state at the input columns ``anchors [B]``, which the last pass must hold.
+
+    ``layers`` are of each pass, one for each block, ``[B, W, D]``.
+    """
+    rows = torch.arange(len(anchors), device=anchors.device)
+    last = layers[-1]
+    columns = cut.column[rows, anchors] - (sum(cut.widths) - last[0].shape[1])
+    if int(columns.min()) < 0:
+        raise ValueError("anchors: some lie before the row's last slot; give columns after it")
+    return torch.stack([layer_BWD[rows, columns] for layer_BWD in last])
+
+
+def states_at_slots(cut: Passes, layers: Sequence[tuple[Tensor, ...]], numbers: Sequence[int], thoughts_BKD: Tensor) -> Tensor:
+    """``[B, K, layers, D]``: the thoughts fed in (layer 0), and the states after the blocks named, at the slots."""
+    most = len(layers[0])
+    if wrong := [n for n in numbers if not 0 <= n <= most]:
+        raise ValueError(f"layers={list(numbers)}: given {wrong[0]}; allowed are 0 (the thought) to {most} (blocks)")
+    rows, cols = cut.slot.nonzero(as_tuple=True)
+    slots, columns = cut.slot.cumsum(1)[rows, cols] - 1, cut.column[rows, cols]
+    found = []
+    for n in numbers:
+        if n == 0:
+            found.append(thoughts_BKD)
+            continue
+        layer_BCD = torch.cat([blocks[n - 1] for blocks in layers], dim=1)
+        found.append(torch.zeros_like(thoughts_BKD).index_put((rows, slots), layer_BCD[rows, columns].to(thoughts_BKD.dtype)))
+    return torch.stack(found, dim=2)

@@ -30,7 +30,7 @@ from transformers import DynamicCache, PreTrainedModel
 from latent_lab.edits import CacheEdit, Edits, ResidualEdit, Slots, ThoughtEdit, edited_blocks
 from latent_lab.feedback import Feedback, UnsupportedModel, blocks_of, final_norm, scaled
 from latent_lab.loop import Loop
-from latent_lab.output import ReasonerOutput
+from latent_lab.output import ReasonerOutput, anchored, states_at_slots
 from latent_lab.passes import Passes, PassShape
 from latent_lab.sequences import LatentTokens
 
@@ -104,9 +104,9 @@ class LatentReasoner(nn.Module):
         hidden_BCD = torch.cat(rollout.run(), dim=1)
         output = ReasonerOutput(None, None, 0, None, None, rollout.thoughts(hidden_BCD), cut.num_slots)
         if anchors is not None:
-            output.anchored = rollout.anchored(anchors)
+            output.anchored = anchored(cut, rollout.layers, anchors)
         if layers is not None:
-            output.states = rollout.states(layers, output.thoughts)
+            output.states = states_at_slots(cut, rollout.layers, layers, output.thoughts)
         if labels is not None:
             rows, columns, targets = cut.labelled(labels)
             logits_NV = self.model.get_output_embeddings()(hidden_BCD[rows, columns])
@@ -291,7 +291,7 @@ class Rollout:
             if j == last and hold_back:
                 embeds_BWD, self.held_BD = embeds_BWD[:, :-1], embeds_BWD[:, -1]
             if j == self.cut.tail:
-                self._edit_cache()
+                self._before_tail()
             if embeds_BWD.shape[1]:
                 hidden_BWD, taken_BWD = self._forward(j, j, embeds_BWD, use_cache=last > 0 or hold_back)
                 states.append(hidden_BWD)
@@ -339,7 +339,7 @@ class Rollout:
             if b == last and hold_back:
                 embeds_BWD, self.held_BD = embeds_BWD[:, :-1], embeds_BWD[:, -1]
             if a == cut.tail:
-                self._edit_cache()
+                self._before_tail()
             if embeds_BWD.shape[1]:
                 states.append(self._forward(a, b, embeds_BWD, use_cache=True)[0])
         return states
@@ -352,31 +352,6 @@ class Rollout:
             rows, columns, cols = cut.before(cut.slot)
             return thoughts_BKD.index_put((rows, cut.slot.cumsum(1)[rows, cols] - 1), hidden_BCD[rows, columns])
         return torch.stack(self.fed, dim=1) if self.fed else thoughts_BKD
-
-    def anchored(self, anchors: Tensor) -> Tensor:
-        """``[layers, B, D]``: every layer's state at the input columns ``anchors [B]``, which the last pass must hold."""
-        rows = torch.arange(len(anchors), device=anchors.device)
-        last = self.layers[-1]
-        columns = self.cut.column[rows, anchors] - (sum(self.cut.widths) - last[0].shape[1])
-        if int(columns.min()) < 0:
-            raise ValueError("anchors: some lie before the row's last slot; give columns after it")
-        return torch.stack([layer_BWD[rows, columns] for layer_BWD in last])
-
-    def states(self, numbers: Sequence[int], thoughts_BKD: Tensor) -> Tensor:
-        """``[B, K, layers, D]``: the thoughts fed in (layer 0), and the states after the blocks named, at the slots."""
-        most = len(self.layers[0])
-        if wrong := [n for n in numbers if not 0 <= n <= most]:
-            raise ValueError(f"layers={list(numbers)}: given {wrong[0]}; allowed are 0 (the thought) to {most} (blocks)")
-        rows, cols = self.cut.slot.nonzero(as_tuple=True)
-        slots, columns = self.cut.slot.cumsum(1)[rows, cols] - 1, self.cut.column[rows, cols]
-        found = []
-        for n in numbers:
-            if n == 0:
-                found.append(thoughts_BKD)
-                continue
-            layer_BCD = torch.cat([blocks[n - 1] for blocks in self.layers], dim=1)
-            found.append(torch.zeros_like(thoughts_BKD).index_put((rows, slots), layer_BCD[rows, columns].to(thoughts_BKD.dtype)))
-        return torch.stack(found, dim=2)
 
     def visible(self, mask_BC: Tensor) -> Tensor:
         """``[B, C]``: what of all passes the tail may see: in closed rows the slots and itself, else everything."""
@@ -394,18 +369,34 @@ class Rollout:
             thought_BD = scaled(thought_BD, self.embed.weight)
         return (thought_BD if self.edits.thought is None else self.edits.thought(slot, thought_BD, active)), active
 
-    def _edit_cache(self) -> None:
-        """Let the edit change what all slots, filled by now, are remembered by."""
-        if self.edits.cache is None or not self.cut.most_slots:
+    def _before_tail(self) -> None:
+        """All slots are filled, nothing after them is run: what they are remembered by may still change."""
+        is_alone = self.loop.alone and self.is_closed is not None and bool(self.is_closed.any())
+        if not self.cut.most_slots or not (is_alone or self.edits.cache):
             return
         columns = sum(self.cut.widths[: self.cut.tail])
         slots = Slots.of(self.is_slot_BC, 0, columns)
+        encoded = self._encoded_alone(slots) if is_alone else None
         for number, layer in enumerate(self.cache.layers, start=1):
             if layer.keys.shape[-2] != columns:
-                raise ValueError(f"edit_cache: block {number} remembers a window of {layer.keys.shape[-2]} columns only")
+                raise ValueError(f"block {number} remembers a window of {layer.keys.shape[-2]} columns only: slots may be gone")
             given = [slots.taken(held, self.cut.most_slots) for held in (layer.keys, layer.values)]
-            keys, values = self.edits.cache(number, *given)
+            if encoded is not None:
+                closed = cast(Tensor, self.is_closed)[:, None, None, None]
+                given = [torch.where(closed, new, old) for new, old in zip(encoded[number - 1], given, strict=True)]
+            keys, values = self.edits.cache(number, *given) if self.edits.cache else given
             layer.keys, layer.values = slots.put(layer.keys, keys), slots.put(layer.values, values)
+
+    def _encoded_alone(self, slots: Slots) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values ``[B, heads, K, head]`` of each block, each slot's made of its thought and position alone."""
+        fed_BKD, cache = torch.stack(self.fed, dim=1), DynamicCache(config=self.body.config)
+        batch, count, width = fed_BKD.shape
+        places = torch.cat(self.cut.positions, dim=1)[slots.rows, slots.columns]
+        places = places.new_zeros(batch, count).index_put((slots.rows, slots.numbers), places)
+        embeds = fed_BKD.to(self.embed.weight.dtype).reshape(-1, 1, width)
+        self.body(inputs_embeds=embeds, position_ids=places.reshape(-1, 1), past_key_values=cache, use_cache=True)
+        shaped = [(layer.keys.unflatten(0, (batch, count)), layer.values.unflatten(0, (batch, count))) for layer in cache.layers]
+        return [(keys[:, :, :, 0].transpose(1, 2), values[:, :, :, 0].transpose(1, 2)) for keys, values in shaped]
 
     def _forward(self, first: int, last: int, embeds_BWD: Tensor, *, use_cache: bool) -> tuple[Tensor, Tensor]:
         """Run passes ``first`` to ``last`` as one; states ``[B, W, D]`` after the final norm, and where thoughts are taken."""

@@ -11,6 +11,7 @@ from latent_lab import LatentReasoner
 from latent_lab.edits import Recorder
 from latent_lab.feedback import UnsupportedModel, blocks_of
 from latent_lab.loop import Loop
+from latent_lab.sequences import IGNORE
 from tests.test_reasoner import BUILDS, PADDINGS, TOKENS, B, E, L, build, continued, padded
 
 ENDED = [
@@ -255,3 +256,77 @@ def test_a_run_that_cannot_be_paused() -> None:
     assert torch.equal(paused.generate(late, max_new_tokens=3), paused.generate(ids, mask, max_new_tokens=3))
     assert LatentReasoner(model, TOKENS, Loop(rounds=2)).pause(ids, mask, before="answer") is None
     assert LatentReasoner(model, TOKENS).pause(torch.tensor([[1, 2, E]]), before="answer") is None
+
+
+# Slots that are read alone: what follows them sees each as its thought makes it
+
+
+def alone_by_hand(model: PreTrainedModel, row: list[int], thoughts: Tensor) -> Tensor:
+    """Logits of a row run in one pass, with a mask by which slots see themselves alone in the eyes of what follows them.
+
+    The row's slots are there twice: as they are while thinking, for the prefix and each other, is not needed any more once the
+    thoughts are known; so here they see themselves only, and what follows sees them and itself.
+    """
+    slot = torch.tensor([token == L for token in row])
+    last = int(slot.nonzero()[-1])
+    embeds = model.get_input_embeddings()(torch.tensor([row]))
+    embeds[0, slot] = thoughts
+    count = len(row)
+    sees = torch.ones(count, count).tril().bool()
+    sees[slot] = torch.eye(count).bool()[slot]
+    sees[last + 1 :, : last + 1] = slot[: last + 1]
+    return model(inputs_embeds=embeds, attention_mask=sees[None, None]).logits[0, last + 1 :]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize("how", PADDINGS)
+def test_what_follows_sees_each_thought_alone(name: str, how: str) -> None:
+    rows = [[5, 6, B, L, L, E, 7, 8], [4, 9, 3, B, L, L, L, E, 2], [2, L, L, L, L, E, 1, 3]]
+    model = build(name)
+    reasoner = LatentReasoner(model, TOKENS, Loop(alone=True))
+    ids, mask, labels = padded(rows, how, [[IGNORE] * (row.index(E) + 1) + row[row.index(E) + 1 :] for row in rows])
+    out = reasoner(ids, mask, labels, is_closed=closed(True, rows))
+    by_hand = [alone_by_hand(model, row, out.thoughts[i, : row.count(L)])[:-1] for i, row in enumerate(rows)]
+    torch.testing.assert_close(out.logits, torch.cat(by_hand), atol=2e-5, rtol=1e-4)
+
+
+def test_open_rows_beside_closed_ones_are_as_ever() -> None:
+    model, rows = build(), [[5, 6, B, L, L, E, 7, 8], [5, 6, B, L, L, E, 7, 8]]
+    ids, mask, labels = padded(rows, "left", rows)
+    mixed = LatentReasoner(model, TOKENS, Loop(alone=True))(ids, mask, labels, is_closed=torch.tensor([False, True]))
+    open_ = LatentReasoner(model, TOKENS)(ids, mask, labels)
+    torch.testing.assert_close(mixed.logits[: len(open_.logits) // 2], open_.logits[: len(open_.logits) // 2])
+    assert not torch.allclose(mixed.logits[-1], open_.logits[-1])
+
+
+def test_exchanging_what_a_slot_is_remembered_by_is_exchanging_its_thought() -> None:
+    rows = [[5, 6, B, L, L, E, 7], [4, 9, B, L, L, E, 7]]
+    reasoner = LatentReasoner(build(), TOKENS, Loop(alone=True))
+    ids, mask, labels = padded(rows, "left", rows)
+    kept = Recorder()
+    clean = reasoner(ids, mask, labels, is_closed=closed(True, rows), edit_cache=kept.cache)
+    other = kept.rows(torch.tensor([1, 0]))
+
+    def first_slot(block: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        return (torch.cat([other.keys[block][:, :, :1], keys[:, :, 1:]], dim=2),
+                torch.cat([other.values[block][:, :, :1], values[:, :, 1:]], dim=2))  # fmt: skip
+
+    edited = reasoner(ids, mask, labels, is_closed=closed(True, rows), edit_cache=first_slot)
+    mixed = torch.stack([clean.thoughts[[1, 0], 0], clean.thoughts[:, 1]], dim=1)
+    by_hand = torch.stack([alone_by_hand(reasoner.model, row, mixed[i])[0] for i, row in enumerate(rows)])
+    last = edited.logits.view(2, -1, edited.logits.shape[-1])[:, -1]
+    torch.testing.assert_close(last, by_hand, atol=2e-5, rtol=1e-4)
+
+
+def test_gradients_reach_what_the_thoughts_were_made_of() -> None:
+    reasoner, rows = LatentReasoner(build(), TOKENS, Loop(alone=True)), [[5, 6, B, L, L, E, 7]]
+    ids, mask, labels = padded(rows, "left", [[IGNORE] * 6 + [7]])
+    reasoner(ids, mask, labels, is_closed=closed(True, rows)).loss.backward()
+    table = reasoner.model.get_input_embeddings().weight.grad
+    assert table is not None
+    assert table[5].abs().sum() > 0, "the answer depends on the question through the thoughts alone"
+
+
+def test_pause_tokens_cannot_be_read_alone() -> None:
+    with pytest.raises(ValueError, match="alone=True: pause tokens feed no thought in"):
+        Loop(feeds="tokens", alone=True)

@@ -51,6 +51,7 @@ class Session:
     info: checkpoint.Info
     decoder: StepDecoder | None
     """What was trained to read steps from thoughts, if anything was."""
+    accelerator: "Accelerator"
 
     def score(self, problems: list[Problem], *, with_floors: bool = True) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Let the model answer problems; return the result and a graded row for each problem."""
@@ -122,7 +123,7 @@ def session(job: Job, task: Answers) -> Iterator[Session]:
             solver, info, decoder = solver_of(config.run_folder, trained, config, at, task)
             if run.result is None:
                 run.track(config.tracker, job_type="eval", group=job.group)
-            yield Session(config, trained, run, problems, solver, info, decoder)
+            yield Session(config, trained, run, problems, solver, info, decoder, at)
             at.wait_for_everyone()
 
 

@@ -152,7 +152,8 @@ class Thinking(Stage):
     rounds: int | None = None
     """Jacobi iterations: run all slots in parallel so many times; null: one after another (the same as one round a slot)."""
     answer_sees: str = "all"
-    """What is written in the last stage may attend to ``all`` before it, or to the ``thoughts`` only: a bottleneck."""
+    """What is written in the last stage may attend to ``all`` before it; to the slots of the ``thoughts`` only: a bottleneck; or to
+    the ``vectors`` only: to each slot as its thought alone makes it, without what the slot has picked up from its neighbours."""
     train_stop: bool = False
     """Also train the model to say at each slot whether it has thought enough; it then decides their number by itself."""
     supervision: float = 0.0
@@ -169,6 +170,11 @@ class Thinking(Stage):
     def thoughts_by(self) -> str:
         """See :class:`Stage`."""
         return "model" if self.train_stop else "fixed"
+
+    @property
+    def alone(self) -> bool:
+        """See :class:`latent_lab.loop.Loop`."""
+        return self.answer_sees == "vectors"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -64,7 +64,7 @@ class CODI(Thinking):
         """See :class:`latent_lab.stages.base.Stage`."""
         chain: list[int | None] = list(range(len(problem.steps)))
         slots = (chain + [None] * self.thoughts)[: self.thoughts]
-        closed = self.answer_sees == "thoughts"
+        closed = self.answer_sees != "all"
         return join(problem, tokens, slots=slots, is_stop_predicted=self.train_stop, is_closed=closed)
 
     def teacher_sequence(self, problem: Encoded) -> Sequence:
@@ -79,4 +79,4 @@ class CODI(Thinking):
     def prompt(self, problem: Encoded, tokens: LatentTokens, stage: int, num_slots: int | None = None) -> Sequence:
         """See :class:`latent_lab.stages.base.Stage`."""
         slots = [None] * (self.thoughts if num_slots is None else num_slots)
-        return join(problem, tokens, slots=slots, with_target=False, is_closed=self.answer_sees == "thoughts")
+        return join(problem, tokens, slots=slots, with_target=False, is_closed=self.answer_sees != "all")

@@ -181,7 +181,7 @@ class Curriculum(Thinking):
 
     def is_closed(self, stage: int) -> bool:
         """Whether the question is hidden from what follows the slots: only where no step is left to be written."""
-        return self.answer_sees == "thoughts" and stage >= self.max_stage
+        return self.answer_sees != "all" and stage >= self.max_stage
 
     def writes_first(self) -> bool:
         """See :class:`latent_lab.stages.base.Stage`."""

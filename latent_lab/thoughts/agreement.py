@@ -5,7 +5,7 @@ reports the model's own wrong digit. A model that is never wrong is made wrong b
 training problems; reader and model then see the same noisy vectors (reading_thoughts: A_err).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,7 +122,7 @@ def agreement_report(
     encoded: Sequence[Encoded],
     training: tuple[Sequence[Problem], Sequence[Encoded]],
     grammar: Grammar,
-    readers: dict[str, Reader],
+    readers: Mapping[str, Reader],
     *,
     slot_of_step: Callable[[int], int] = lambda step: step,
     least: int = 300,

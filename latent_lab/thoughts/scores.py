@@ -1,6 +1,6 @@
 """Scores of readers: a rate with its floor and its gain, clustered by problem."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ def gain(value: float | None, floor: float | None) -> float | None:
 
 
 def with_floor(
-    hits: Sequence[float], floors: dict[str, Sequence[float]], problems: Sequence[str], *, seed: int = 0
+    hits: Sequence[float], floors: Mapping[str, Sequence[float]], problems: Sequence[str], *, seed: int = 0
 ) -> dict[str, Any]:
     """A score beside the largest of its floors, each given as hits on the same items: adds ``floors``, ``floor`` and ``gain``.
 

@@ -1,0 +1,96 @@
+"""From a report's numbers to the ladder's rungs."""
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from latent_lab.report.thoughts_claims import ladder
+from latent_lab.thoughts.ladder import Thresholds
+
+
+def rate(value: float, half: float = 0.01, n: int = 1000) -> dict[str, Any]:
+    return {"value": value, "low": value - half, "high": value + half, "n": n}
+
+
+def column(slot: int, target: float, donor: float) -> dict[str, Any]:
+    return {"slot": slot, "n": 400, "target": rate(target), "donor": rate(donor), "keep": rate(0.0)}
+
+
+READABLE: dict[str, Any] = {
+    "probes": {
+        "fields": {
+            "write": {
+                "all": {
+                    **rate(0.99),
+                    "floor": 0.12,
+                    "floors": {"control_task": rate(0.2)},
+                    "gain": rate(0.98),
+                    "selectivity": rate(0.79),
+                }
+            }
+        },
+        "position": rate(0.6),
+    },
+    "oracle": {"column_step_exact_match": {**rate(0.97), "floor": 0.02, "gain": rate(0.96)}},
+    "agreement": {
+        "errors": 500,
+        "noise": 0.6,
+        "readers": {
+            "oracle": {
+                "model": rate(0.8), "gold": rate(0.1), "difference": rate(0.7),
+                "without": {"model": rate(0.1), "gold": rate(0.1), "difference": rate(0.0)},
+            }
+        },
+        "exchange": {"both": rate(0.95)},
+    },
+    "interventions": {
+        "interchange": {"step": {"every_column": [column(1, 0.99, 0.0), column(2, 0.97, 0.01)], "necessity": {"drop": 0.9}}}
+    },
+}  # fmt: skip
+
+
+def judged(result: dict[str, Any]) -> dict[str, Any]:
+    return ladder(result, "write", "supervised", Thresholds())
+
+
+def test_everything_holds() -> None:
+    made = judged(READABLE)
+    assert made["level"] == "L5"
+    by_level = {row["level"]: row for row in made["evidence"]}
+    assert by_level["L5"]["value"] == pytest.approx(0.17), "the worst column's 0.97 less 0.80"
+    assert "A linear probe reads 'write' in 99.0%" in by_level["L1"]["says"]
+    assert "made by noise of 0.6 times" in by_level["L4"]["says"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "level"),
+    [
+        (["probes", "fields", "write", "all", "selectivity"], rate(0.0), "L0"),
+        (["probes", "fields", "write", "all", "gain"], rate(0.0), "L0"),
+        (["probes", "position"], rate(-0.1), "L1"),
+        (["oracle", "column_step_exact_match", "gain"], rate(0.0), "L2"),
+        (["oracle"], None, "L2"),
+        (["agreement", "readers", "oracle", "difference"], rate(-0.5), "L3"),
+        (["agreement", "errors"], 299, "L3"),
+        (["agreement", "readers", "oracle", "without", "model"], rate(0.85), "L3"),
+        (["agreement", "exchange", "both"], rate(0.79), "L4"),
+        (["interventions", "interchange", "step", "every_column"], [column(1, 0.99, 0.0), column(2, 0.5, 0.0)], "L4"),
+        (["interventions", "interchange", "step", "every_column"], [column(1, 0.99, 0.26)], "L4"),
+        (["interventions", "interchange", "step", "necessity"], {"drop": 0.4}, "L4"),
+        (["interventions", "interchange"], {}, "L4"),
+    ],
+)
+def test_each_condition_counts(path: list[str], value: object, level: str) -> None:
+    result = deepcopy(READABLE)
+    node = result
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    assert judged(result)["level"] == level
+
+
+def test_an_empty_report_is_level_0_and_says_what_was_not_tested() -> None:
+    made = judged({})
+    assert made["level"] == "L0"
+    assert [row["is_tested"] for row in made["evidence"]] == [False] * 5
