@@ -287,7 +287,9 @@ def check_training(config: TrainConfig) -> None:
     if trains_oracle and not has_oracle:
         raise ConfigError("oracle", None, "stage=oracle trains one; allowed: self, lora, separate, head")
     if trains_oracle and not getattr(config.stage, "run", ""):
-        raise ConfigError("stage.run", None, "allowed: a finished run's folder, or its name below outputs, whose thoughts to read")
+        raise ConfigError(
+            "stage.run", None, "allowed: a finished run's folder, or its name below outputs, whose thoughts to read"
+        )
     if not isinstance(config.judge, Nothing | None):
         raise ConfigError("judge", type(config.judge).__name__, "training judges no answers; allowed: none")
     quantize, state = getattr(config.model, "quantize", "none"), getattr(config.model, "state", None)

@@ -59,7 +59,9 @@ def injected(model: Any, layers: Sequence[int], places: Places | None, scale: fl
         return
     known = [model.get_input_embeddings(), *blocks(model)]
     if odd := [layer for layer in layers if not 0 <= layer < len(known)]:
-        raise InjectionError(f"inject_at={odd[0]}: allowed are 0 (the input embeddings) to {len(known) - 1} (after the last block)")
+        raise InjectionError(
+            f"inject_at={odd[0]}: allowed are 0 (the input embeddings) to {len(known) - 1} (after the last block)"
+        )
 
     def hook(module: nn.Module, given: object, output: Any) -> Any:
         hidden = output[0] if isinstance(output, tuple) else output

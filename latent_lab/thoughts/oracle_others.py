@@ -12,7 +12,7 @@ from latent_lab.thoughts.oracle_scores import bits_part, cross_entropy, hits_of,
 from latent_lab.thoughts.questions import NO, YES, Material, same_problem, statements
 from latent_lab.thoughts.scores import score, with_floor
 
-CANDIDATES = 64
+CANDIDATES = 16
 """Answers that bits are counted over."""
 ROOM = 4
 
@@ -132,4 +132,3 @@ def yes_no_part(oracle: Oracle, train: Material, test: Material, seed: int, most
 def says_yes(scores: Tensor) -> list[bool]:
     """Whether yes is the likelier of the two."""
     return (scores[:, 0] > scores[:, 1]).tolist()
-
