@@ -99,7 +99,7 @@ class Adapter(nn.Module):
             nn.init.zeros_(self.map.bias)
 
     def fit(self, thoughts: Tensor) -> None:
-        """Take mean and covariance from training thoughts ``[n, width]`` (whitening: ZCA, eigenvalues raised by 1% of the mean)."""
+        """Take mean and covariance from training thoughts ``[n, width]`` (ZCA, eigenvalues raised by 1% of their mean)."""
         thoughts = thoughts.to(self.mean)
         if self.kind in ("centred", "whitened"):
             self.mean.copy_(thoughts.mean(0))

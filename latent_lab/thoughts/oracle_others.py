@@ -85,7 +85,7 @@ def problem_part(oracle: Oracle, test: Material, seed: int, most: int) -> dict[s
         name: [r.text for r in oracle.ask(rows, [question] * len(chosen), room)]
         for name, rows in (("real", real), ("shuffled", real[1:] + real[:1]), ("none", None))
     }
-    floors = {name: hits_of(texts[name], gold) for name in ("shuffled", "none")}
+    floors: dict[str, Sequence[float]] = {name: hits_of(texts[name], gold) for name in ("shuffled", "none")}
     return with_floor(hits_of(texts["real"], gold), floors, [test.rows[i]["id"] for i in chosen], seed=seed)
 
 
@@ -124,7 +124,7 @@ def yes_no_part(oracle: Oracle, train: Material, test: Material, seed: int, most
             ]
             for name, rows in (("real", real), ("shuffled", shift), ("none", None))
         }
-        floors = {name: hits[name] for name in ("shuffled", "none")} | {"chance": [0.5] * len(chosen)}
+        floors: dict[str, Sequence[float]] = {"shuffled": hits["shuffled"], "none": hits["none"], "chance": [0.5] * len(chosen)}
         found[text] = with_floor(hits["real"], floors, [test.rows[item.problem]["id"] for item in items], seed=seed)
     return found
 

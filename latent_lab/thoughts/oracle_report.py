@@ -1,7 +1,7 @@
 """What an oracle reads from thoughts, and what it says without them: the table behind every claim about its readings.
 
-Texts are written freely and compared exactly; bits are cross-entropies over candidate answers, less those of the same oracle asked
-without a vector. A reading that equals its floor is no reading.
+Texts are written freely and compared exactly; bits are cross-entropies over candidate answers, less those of the same oracle
+asked without a vector. A reading that equals its floor is no reading.
 """
 
 import math
@@ -118,7 +118,9 @@ def oracle_report(
     wanted = [name for name in exam.vectors.names if name not in readings and (not sources or name in sources)]
     others = {name: few.ask(name) for name in wanted}
     hits = {name: hits_of([r.text for r in said], exam.gold) for name, said in readings.items()}
-    floors = {name: hits_of(texts, exam.gold) for name, texts in guesses(exam.train, exam.items).items()}
+    floors: dict[str, Sequence[float]] = {
+        name: hits_of(texts, exam.gold) for name, texts in guesses(exam.train, exam.items).items()
+    }
     floors |= {name: hits[name] for name in FLOORS}
     fields = field_part(few)
     whole = step_bits(few, ["real", *FLOORS, *(name for name in wanted if name in CHEAP)])
@@ -215,7 +217,9 @@ def field_part(exam: Exam) -> dict[str, dict[str, Any]]:
         said = {source: [values[k] for k in given.argmax(1).tolist()] for source, given in scores.items()}
         trained = [fields[name] for fields in exam.train.labels if name in fields]
         guess = {"constant": [most_frequent(trained)] * len(at), "position_prior": by_place(exam, name, at)}
-        floors = {floor: hits_of(texts, gold) for floor, texts in (guess | {s: said[s] for s in FLOORS}).items()}
+        floors: dict[str, Sequence[float]] = {
+            floor: hits_of(texts, gold) for floor, texts in (guess | {s: said[s] for s in FLOORS}).items()
+        }
         entropies = {source: cross_entropy(given, values, gold) for source, given in scores.items()}
         found[name] = {
             "accuracy": with_floor(hits_of(said["real"], gold), floors, ids, seed=exam.seed),
@@ -324,13 +328,15 @@ def slot_part(exam: Exam, hits: Sequence[float], floors: dict[str, Sequence[floa
     found = {}
     for slot in sorted({item.slot for item in exam.items}):
         at = [i for i, item in enumerate(exam.items) if item.slot == slot]
-        given = {name: [floors[name][i] for i in at] for name in ("position_prior", "shuffled_in_stratum")}
+        given: dict[str, Sequence[float]] = {
+            name: [floors[name][i] for i in at] for name in ("position_prior", "shuffled_in_stratum")
+        }
         found[str(slot)] = gained([hits[i] for i in at], given, exam.test, [exam.items[i] for i in at], exam.seed)
     return found
 
 
 def answered_part(exam: Exam, hits: Sequence[float]) -> dict[str, Any]:
-    """The two scores apart for problems that the run answered rightly and wrongly: gold steps may not be what a wrong one thought."""
+    """The two scores apart for problems that the run answered rightly and wrongly: a wrong one may not have thought the gold."""
     found = {}
     for name, is_right in (("right", True), ("wrong", False)):
         at = [i for i, item in enumerate(exam.items) if (exam.test.rows[item.problem]["correct"] is True) is is_right]

@@ -308,8 +308,8 @@ class OracleCourse:
             if len(row.prompt) + len(row.target) > room:
                 raise ModelError(
                     f"a question about problem {self.material['train'].rows[example.problem]['id']} is "
-                    f"{len(row.prompt) + len(row.target)} tokens long; the oracle has positions for {room}: take a model with more, "
-                    "or set the task's weight to 0 (oracle.tasks) and oracle.text_share=0"
+                    f"{len(row.prompt) + len(row.target)} tokens long; the oracle has positions for {room}: take a model with "
+                    "more, or set the task's weight to 0 (oracle.tasks) and oracle.text_share=0"
                 )
 
 

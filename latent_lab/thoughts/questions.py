@@ -111,7 +111,8 @@ class Writer:
 def labelled(prompt: Ids, target: Ids) -> tuple[Ids, Ids]:
     """Ids and labels of an example: all of the target is to be predicted, its first token, too, and nothing of the prompt."""
     ids, labels = (*prompt, *target), (*(IGNORE,) * len(prompt), *target)
-    assert target and labels[len(prompt)] == target[0] != IGNORE, "an example without a label on its first target token"
+    assert target, "an example without a label"
+    assert labels[len(prompt)] == target[0] != IGNORE, "an example without a label on its first target token"
     return ids, labels
 
 

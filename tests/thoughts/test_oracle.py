@@ -163,13 +163,14 @@ def test_an_oracle_that_always_says_the_same_scores_exactly_the_majority_floor(m
 
 def test_a_report_has_every_part_and_knows_its_items() -> None:
     oracle, store = made(), stored()
-    report = oracle_report(oracle, store, store, ADDITION, max_items=30, max_scored=6)
+    sources = ["zero", "mean", "random", "text_only"]
+    report = oracle_report(oracle, store, store, ADDITION, max_items=30, max_scored=6, sources=sources)
     assert set(report) == {
         "step_exact_match", "column_step_exact_match", "floors", "sources", "fields", "bits", "answer", "problem", "yes_no",
         "paraphrases", "offsets", "self_consistency", "recompute_gap", "calibration", "by_slot", "by_answer",
     }  # fmt: skip
     assert set(report["floors"]) == {"constant", "position_prior", "none", "shuffled", "shuffled_in_stratum"}
-    assert {"real", "zero", "mean", "random", "label_swapped", "text_only"} <= set(report["sources"])
+    assert set(report["sources"]) == {"real", "none", "shuffled", "shuffled_in_stratum", *sources}
     assert report["offsets"]["0"]["step_exact_match"] == report["sources"]["real"]["step_exact_match"]
     right, wrong = (report["by_answer"][name]["step_exact_match"]["n"] for name in ("right", "wrong"))
     assert right + wrong == report["step_exact_match"]["n"] == 30
