@@ -104,7 +104,7 @@ def oracle_report(
     sources: Sequence[str] = (),
     other_seed: ThoughtStore | None = None,
     max_items: int = 5000,
-    max_scored: int = 250,
+    max_scored: int = 200,
 ) -> dict[str, Any]:
     """Examine an oracle on a store of test problems; ``train`` and its grammar only make floors, candidates and controls.
 
