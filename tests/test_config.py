@@ -20,7 +20,11 @@ TRAIN_KEYS, STAGE_KEYS, OPTIM_KEYS = (
 )
 STAGES = ", ".join(options("stage"))
 NEEDED = {"folder": ["model.path=some/model"], "file": ["dataset.path=problems.jsonl"], "hub": ["dataset.name=org/name"],
-          "openai": ["judge.model=org/name"], "local": ["judge.path=some/model"]}  # fmt: skip
+          "openai": ["judge.model=org/name"], "local": ["judge.path=some/model"],
+          "stage=oracle": ["oracle=self", "stage.run=some/run"], "experiment=oracle": ["stage.run=some/run"],
+          **{f"oracle={kind}": ["stage=oracle", "stage.run=some/run"] for kind in ("self", "lora", "separate", "head")},
+          }  # fmt: skip
+"""What an option, or a group's option, cannot be composed without."""
 
 
 @pytest.fixture
@@ -56,7 +60,7 @@ def test_no_overrides_give_the_documented_defaults() -> None:
     [(g, o) for g in GROUPS if g not in ("task", "judge") for o in options(g)],
 )
 def test_every_training_option_composes_and_builds_its_class(group: str, option: str) -> None:
-    made = job("train", [f"{group}={option}", *NEEDED.get(option, [])])
+    made = job("train", [f"{group}={option}", *NEEDED.get(option, []), *NEEDED.get(f"{group}={option}", [])])
     part = made.plain.get(group)
     assert part is None or type(getattr(made.config, group)).__name__ == part["_target_"].rpartition(".")[2]
 

@@ -59,7 +59,9 @@ def injected(model: Any, layers: Sequence[int], places: Places | None, scale: fl
         return
     known = [model.get_input_embeddings(), *blocks(model)]
     if odd := [layer for layer in layers if not 0 <= layer < len(known)]:
-        raise InjectionError(f"inject_at={odd[0]}: allowed are 0 (the input embeddings) to {len(known) - 1} (after the last block)")
+        raise InjectionError(
+            f"inject_at={odd[0]}: allowed are 0 (the input embeddings) to {len(known) - 1} (after the last block)"
+        )
 
     def hook(module: nn.Module, given: object, output: Any) -> Any:
         hidden = output[0] if isinstance(output, tuple) else output
@@ -97,7 +99,7 @@ class Adapter(nn.Module):
             nn.init.zeros_(self.map.bias)
 
     def fit(self, thoughts: Tensor) -> None:
-        """Take mean and covariance from training thoughts ``[n, width]`` (whitening: ZCA, eigenvalues raised by 1% of the mean)."""
+        """Take mean and covariance from training thoughts ``[n, width]`` (ZCA, eigenvalues raised by 1% of their mean)."""
         thoughts = thoughts.to(self.mean)
         if self.kind in ("centred", "whitened"):
             self.mean.copy_(thoughts.mean(0))

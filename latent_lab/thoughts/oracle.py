@@ -70,8 +70,11 @@ class OracleBatch:
 
     def to(self, device: torch.device) -> "OracleBatch":
         """The same batch on a device."""
-        values = (getattr(self, f.name) for f in fields(self))
-        return OracleBatch(*(value.to(device) if isinstance(value, Tensor | OracleBatch) else value for value in values))
+        moved: dict[str, Any] = {
+            f.name: value.to(device) if isinstance(value := getattr(self, f.name), Tensor | OracleBatch) else value
+            for f in fields(self)
+        }
+        return OracleBatch(**moved)
 
     @property
     def num_labels(self) -> int:
@@ -105,8 +108,8 @@ def lay(asked: Sequence[Asked], pad: int, width: int) -> OracleBatch:
     given = torch.cat(vectors) if vectors else torch.zeros(0, width)
     attention = torch.tensor(mask)
     positions = (attention.cumsum(1) - 1).clamp(min=0)
-    at = (torch.tensor(each, dtype=torch.long) for each in (rows, columns))
-    return OracleBatch(torch.tensor(ids), attention, positions, torch.tensor(labels), *at, given, list(asked))
+    at_rows, at_columns = (torch.tensor(each, dtype=torch.long) for each in (rows, columns))
+    return OracleBatch(torch.tensor(ids), attention, positions, torch.tensor(labels), at_rows, at_columns, given, list(asked))
 
 
 def different(asked: Sequence[Asked]) -> tuple[list[Asked], list[int]]:
@@ -122,11 +125,10 @@ def different(asked: Sequence[Asked]) -> tuple[list[Asked], list[int]]:
 class Oracle(nn.Module):
     """A language model with an adapter for vectors; also the learner that the engine trains."""
 
-    weights = {"loss": 1.0}
-
     def __init__(self, backbone: Backbone, options: OracleOptions, width: int, num_slots: int, latents_per_step: int = 1) -> None:
         """``width`` and ``num_slots`` are those of the thoughts that are read."""
         super().__init__()
+        self.weights = {"loss": 1.0}
         self.backbone, self.options = backbone, options
         self.width, self.num_slots, self.latents_per_step = width, num_slots, latents_per_step
         self.lm: Any = backbone.model
@@ -267,7 +269,8 @@ class Oracle(nn.Module):
     def _predict(self, asked: Sequence[Asked], count: int) -> Tensor:
         batch = lay(asked, self.backbone.pad, self.width).to(self.device)
         hidden = self._hidden(batch)[:, -count:]
-        return self.model.get_output_embeddings()(hidden).float().log_softmax(-1)  # type: ignore[no-any-return]
+        logs: Tensor = self.model.get_output_embeddings()(hidden).float().log_softmax(-1)
+        return logs
 
     # On disk
 
@@ -358,8 +361,8 @@ class HeadOracle(Oracle):
         logs = self.decoder.logits(self._inputs(asked), texts[:, : self.longest]).float().log_softmax(-1)
         logs = nn.functional.pad(logs, (0, 0, 0, max(1 - padded, 0)))
         ends = [len(row.target) for row in asked]
-        picked = [logs[i].index_select(0, torch.arange(end - count + 1, end + 1).clamp(0, logs.shape[1] - 1)) for i, end in enumerate(ends)]  # fmt: skip
-        return torch.stack(picked)
+        places = [torch.arange(end - count + 1, end + 1).clamp(0, logs.shape[1] - 1).to(logs.device) for end in ends]
+        return torch.stack([each.index_select(0, at) for each, at in zip(logs, places, strict=True)])
 
     def _own(self) -> nn.Module:
         return nn.ModuleDict({"adapter": self.adapter, "decoder": self.decoder, "kind": self.kind})

@@ -12,7 +12,7 @@ from latent_lab.thoughts.oracle_scores import bits_part, cross_entropy, hits_of,
 from latent_lab.thoughts.questions import NO, YES, Material, same_problem, statements
 from latent_lab.thoughts.scores import score, with_floor
 
-CANDIDATES = 64
+CANDIDATES = 16
 """Answers that bits are counted over."""
 ROOM = 4
 
@@ -85,7 +85,7 @@ def problem_part(oracle: Oracle, test: Material, seed: int, most: int) -> dict[s
         name: [r.text for r in oracle.ask(rows, [question] * len(chosen), room)]
         for name, rows in (("real", real), ("shuffled", real[1:] + real[:1]), ("none", None))
     }
-    floors = {name: hits_of(texts[name], gold) for name in ("shuffled", "none")}
+    floors: dict[str, Sequence[float]] = {name: hits_of(texts[name], gold) for name in ("shuffled", "none")}
     return with_floor(hits_of(texts["real"], gold), floors, [test.rows[i]["id"] for i in chosen], seed=seed)
 
 
@@ -124,7 +124,7 @@ def yes_no_part(oracle: Oracle, train: Material, test: Material, seed: int, most
             ]
             for name, rows in (("real", real), ("shuffled", shift), ("none", None))
         }
-        floors = {name: hits[name] for name in ("shuffled", "none")} | {"chance": [0.5] * len(chosen)}
+        floors: dict[str, Sequence[float]] = {"shuffled": hits["shuffled"], "none": hits["none"], "chance": [0.5] * len(chosen)}
         found[text] = with_floor(hits["real"], floors, [test.rows[item.problem]["id"] for item in items], seed=seed)
     return found
 
@@ -132,4 +132,3 @@ def yes_no_part(oracle: Oracle, train: Material, test: Material, seed: int, most
 def says_yes(scores: Tensor) -> list[bool]:
     """Whether yes is the likelier of the two."""
     return (scores[:, 0] > scores[:, 1]).tolist()
-

@@ -1,7 +1,7 @@
 """What an oracle reads from thoughts, and what it says without them: the table behind every claim about its readings.
 
-Texts are written freely and compared exactly; bits are cross-entropies over candidate answers, less those of the same oracle asked
-without a vector. A reading that equals its floor is no reading.
+Texts are written freely and compared exactly; bits are cross-entropies over candidate answers, less those of the same oracle
+asked without a vector. A reading that equals its floor is no reading.
 """
 
 import math
@@ -31,11 +31,13 @@ from latent_lab.thoughts.oracle_scores import (
 )
 from latent_lab.thoughts.questions import Item, Material
 from latent_lab.thoughts.scores import score, with_floor
-from latent_lab.thoughts.sources import VECTORLESS, Vectors
+from latent_lab.thoughts.sources import Vectors
 from latent_lab.thoughts.store import ThoughtStore
 
 FLOORS = ("none", "shuffled", "shuffled_in_stratum")
 """Sources whose scores are floors; asked about all items, as the real one is."""
+CHEAP = ("zero", "mean")
+"""Sources of few different vectors: their bits cost next to nothing."""
 MOST_CANDIDATES = 512
 """Whole steps are scored by likelihood where training has no more different ones."""
 OFFSETS = range(-4, 5)
@@ -102,7 +104,7 @@ def oracle_report(
     sources: Sequence[str] = (),
     other_seed: ThoughtStore | None = None,
     max_items: int = 5000,
-    max_scored: int = 500,
+    max_scored: int = 200,
 ) -> dict[str, Any]:
     """Examine an oracle on a store of test problems; ``train`` and its grammar only make floors, candidates and controls.
 
@@ -116,10 +118,12 @@ def oracle_report(
     wanted = [name for name in exam.vectors.names if name not in readings and (not sources or name in sources)]
     others = {name: few.ask(name) for name in wanted}
     hits = {name: hits_of([r.text for r in said], exam.gold) for name, said in readings.items()}
-    floors = {name: hits_of(texts, exam.gold) for name, texts in guesses(exam.train, exam.items).items()}
+    floors: dict[str, Sequence[float]] = {
+        name: hits_of(texts, exam.gold) for name, texts in guesses(exam.train, exam.items).items()
+    }
     floors |= {name: hits[name] for name in FLOORS}
     fields = field_part(few)
-    whole = step_bits(few, [name for name in ("real", *FLOORS, *wanted) if name not in ("random", "text_only")])
+    whole = step_bits(few, ["real", *FLOORS, *(name for name in wanted if name in CHEAP)])
     column = {name: both_scores(values, exam.test, exam.items, seed) for name, values in floors.items()}
     report = gained(hits["real"], floors, exam.test, exam.items, seed)
     said = {name: (exam, texts) for name, texts in readings.items()} | {name: (few, texts) for name, texts in others.items()}
@@ -135,7 +139,7 @@ def oracle_report(
         "paraphrases": paraphrase_part(few),
         "offsets": offset_part(exam, readings["real"]),
         "self_consistency": consistency_part(exam, readings["real"]),
-        "recompute_gap": recompute_part(few, fields),
+        "recompute_gap": recompute_part(few, fields, readings["real"][: len(few.items)]),
         "calibration": calibration(readings["real"], hits["real"]),
         "by_slot": slot_part(exam, hits["real"], floors),
         "by_answer": answered_part(exam, hits["real"]),
@@ -213,7 +217,9 @@ def field_part(exam: Exam) -> dict[str, dict[str, Any]]:
         said = {source: [values[k] for k in given.argmax(1).tolist()] for source, given in scores.items()}
         trained = [fields[name] for fields in exam.train.labels if name in fields]
         guess = {"constant": [most_frequent(trained)] * len(at), "position_prior": by_place(exam, name, at)}
-        floors = {floor: hits_of(texts, gold) for floor, texts in (guess | {s: said[s] for s in FLOORS}).items()}
+        floors: dict[str, Sequence[float]] = {
+            floor: hits_of(texts, gold) for floor, texts in (guess | {s: said[s] for s in FLOORS}).items()
+        }
         entropies = {source: cross_entropy(given, values, gold) for source, given in scores.items()}
         found[name] = {
             "accuracy": with_floor(hits_of(said["real"], gold), floors, ids, seed=exam.seed),
@@ -271,15 +277,18 @@ def consistency_part(exam: Exam, readings: Sequence[Reading]) -> dict[str, Any] 
     return score([float(bool(told[i])) for i in at], [exam.ids[i] for i in at], seed=exam.seed) if at else None
 
 
-def recompute_part(exam: Exam, fields: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
-    """Columns of sums: results as asked for, less results computed from the operands that were said (0: nothing shows that
-    results are stored)."""
+def recompute_part(exam: Exam, fields: dict[str, dict[str, Any]], readings: Sequence[Reading]) -> dict[str, Any] | None:
+    """Columns of sums: results as asked for, less results computed from the operands in the step that was written freely.
+
+    0 or less: nothing shows that results are stored and not just operands. None for other grammars.
+    """
     if not {"a", "b", "carry_in", "total", "write", "carry_out"} <= set(fields):
         return None
     said = {name: fields[name]["said"] for name in fields}
     gold = exam.test.grammar.labels(exam.gold)
-    at = [i for i in said["a"] if i in said["total"] and i in said["carry_in"]]
-    sums = {i: int(said["a"][i]) + int(said["b"][i]) + int(said["carry_in"][i]) for i in at}
+    at = [i for i in said["total"] if i in said["write"] and i in said["carry_out"]]
+    written = [exam.test.grammar.parse(r.text) or {} for r in readings]
+    sums = {i: sum(int(written[i].get(name, "-99")) for name in ("a", "b", "carry_in")) for i in at}
     composed = {
         "total": {i: str(value) for i, value in sums.items()},
         "write": {i: str(value % 10) for i, value in sums.items()},
@@ -319,13 +328,15 @@ def slot_part(exam: Exam, hits: Sequence[float], floors: dict[str, Sequence[floa
     found = {}
     for slot in sorted({item.slot for item in exam.items}):
         at = [i for i, item in enumerate(exam.items) if item.slot == slot]
-        given = {name: [values[i] for i in at] for name, values in floors.items()}
+        given: dict[str, Sequence[float]] = {
+            name: [floors[name][i] for i in at] for name in ("position_prior", "shuffled_in_stratum")
+        }
         found[str(slot)] = gained([hits[i] for i in at], given, exam.test, [exam.items[i] for i in at], exam.seed)
     return found
 
 
 def answered_part(exam: Exam, hits: Sequence[float]) -> dict[str, Any]:
-    """The two scores apart for problems that the run answered rightly and wrongly: gold steps may not be what a wrong one thought."""
+    """The two scores apart for problems that the run answered rightly and wrongly: a wrong one may not have thought the gold."""
     found = {}
     for name, is_right in (("right", True), ("wrong", False)):
         at = [i for i, item in enumerate(exam.items) if (exam.test.rows[item.problem]["correct"] is True) is is_right]

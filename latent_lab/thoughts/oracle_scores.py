@@ -113,7 +113,7 @@ def gained(
     found: dict[str, Any] = {}
     for name, strict in (("step_exact_match", False), ("column_step_exact_match", True)):
         at = [i for i, item in enumerate(items) if not strict or material.grammar.is_counted(material.step(item))]
-        chosen = {floor: [values[i] for i in at] for floor, values in floors.items()}
+        chosen: dict[str, Sequence[float]] = {floor: [values[i] for i in at] for floor, values in floors.items()}
         found[name] = (
             with_floor([hits[i] for i in at], chosen, [ids[i] for i in at], seed=seed)
             if at
@@ -132,7 +132,7 @@ def step_reading(oracle: Oracle, train: Material, test: Material, max_new_tokens
         questions = asked_steps(oracle, test, items)
         said[name] = oracle.ask(source_rows(vectors, name, oracle.width, seed), questions, max_new_tokens)
     hits = {name: hits_of([r.text for r in readings], gold) for name, readings in said.items()}
-    floors = {name: hits_of(texts, gold) for name, texts in guesses(train, items).items()}
+    floors: dict[str, Sequence[float]] = {name: hits_of(texts, gold) for name, texts in guesses(train, items).items()}
     floors |= {name: values for name, values in hits.items() if name != "real"}
     rows = [
         {

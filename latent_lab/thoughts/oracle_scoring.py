@@ -1,7 +1,8 @@
 """How likely a model finds each of many candidate texts, without running every one of them for every row.
 
-Candidates share their beginnings in a trie; an edge of it, however long, is one pass. A branch ``exp(UNLIKELY)`` times less likely
-than the row's likeliest at the same depth is not followed: its candidates share the bound that its first token sets.
+Candidates share their beginnings in a trie; an edge of it, however long, is one pass. A branch ``exp(UNLIKELY)`` times less
+likely than the row's likeliest at the same depth is not followed: its candidates share the bound of its first token, so their
+log-probabilities are upper bounds.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,10 +13,10 @@ from torch import Tensor
 
 Ids = tuple[int, ...]
 Predict = Callable[[Sequence[int], Sequence[Ids], int], Tensor]
-"""``(rows [m], continuations [m], count)`` to log-probabilities ``[m, count, vocabulary]`` of what stands after the last ``count``
-tokens of each row's prompt and continuation."""
+"""``(rows [m], continuations [m], count)`` to log-probabilities ``[m, count, vocabulary]`` of what stands after the last
+``count`` tokens of each row's prompt and continuation."""
 
-UNLIKELY = 16.0
+UNLIKELY = 12.0
 PASS = 2**22
 """Logits computed at once, at most, and at least one row's."""
 ROWS = 1024

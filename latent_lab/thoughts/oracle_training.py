@@ -18,9 +18,9 @@ from latent_lab.compose import typed
 from latent_lab.config import NOT_RESULT, ConfigError, TrainConfig
 from latent_lab.engine import STATE, Engine
 from latent_lab.files import remove
+from latent_lab.grading.answers import normalise
 from latent_lab.grading.evaluate import Solver, evenly, rate
 from latent_lab.grading.extraction import extract
-from latent_lab.grading.answers import normalise
 from latent_lab.grading.session import CHECKPOINT, fingerprint, trained_config
 from latent_lab.grading.statistics import wilson
 from latent_lab.job import Job
@@ -61,7 +61,9 @@ def read_run(job: Job) -> Read:
     path = Path(given).expanduser()
     folder = path if (path / CONFIG).is_file() else Path(job.config.outputs) / given
     if not given or not (folder / RESULT).is_file():
-        raise ConfigError("stage.run", given, "allowed: a finished run's folder, or its name below outputs, whose thoughts to read")
+        raise ConfigError(
+            "stage.run", given, "allowed: a finished run's folder, or its name below outputs, whose thoughts to read"
+        )
     plain = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     config = trained_config(folder)
     if not config.stage.has_slots:
@@ -207,7 +209,9 @@ def made(config: TrainConfig, read: Read, stores: dict[str, ThoughtStore], gramm
     return oracle
 
 
-def head(backbone: Backbone, options: OracleOptions, known: tuple[int, int, int], store: ThoughtStore, grammar: Grammar) -> Oracle:
+def head(
+    backbone: Backbone, options: OracleOptions, known: tuple[int, int, int], store: ThoughtStore, grammar: Grammar
+) -> Oracle:
     """A head that can write the longest target, for every kind of question of its mixture."""
     material = Material(store, grammar, store.layers, known[2])
     bare = Oracle(backbone, options, *known)
@@ -225,12 +229,12 @@ class OracleCourse:
     ) -> None:
         self.config, self.oracle = config, oracle
         layers = stores["train"].layers
-        self.material = {
-            split: Material(store, grammar, layers, oracle.latents_per_step) for split, store in stores.items()
-        }
+        self.material = {split: Material(store, grammar, layers, oracle.latents_per_step) for split, store in stores.items()}
         self.mixture = Mixture(self.material["train"], oracle.writer, config.oracle)
         if not len(self.mixture):
-            raise ConfigError("stage.run", config.stage.run, "no step of its training problems has a slot; allowed: a run that has")
+            raise ConfigError(
+                "stage.run", config.stage.run, "no step of its training problems has a slot; allowed: a run that has"
+            )
         self.texts = plain_texts(self.material["train"], oracle.backbone.tokenizer)
         self.phases: Sequence[Phase] = config.stage.phases()
         self._drawn: tuple[int, list[Example]] = (-1, [])
@@ -286,7 +290,12 @@ class OracleCourse:
         readings = oracle.ask(thoughts(oracle, material, items), questions, max_new_tokens=self.max_new_tokens)
         hits = sum(reading.text == material.step(item).strip() for item, reading in zip(items, readings, strict=True))
         score = wilson(hits, len(items))
-        return {"valid/accuracy": hits / max(len(items), 1), "valid/n": len(items), "valid/low": score.low, "valid/high": score.high}
+        return {
+            "valid/accuracy": hits / max(len(items), 1),
+            "valid/n": len(items),
+            "valid/low": score.low,
+            "valid/high": score.high,
+        }
 
     def save(self, folder: Path, phase: Phase) -> None:
         """Write the oracle as it is."""
@@ -299,8 +308,8 @@ class OracleCourse:
             if len(row.prompt) + len(row.target) > room:
                 raise ModelError(
                     f"a question about problem {self.material['train'].rows[example.problem]['id']} is "
-                    f"{len(row.prompt) + len(row.target)} tokens long; the oracle has positions for {room}: take a model with more, "
-                    "or set the task's weight to 0 (oracle.tasks) and oracle.text_share=0"
+                    f"{len(row.prompt) + len(row.target)} tokens long; the oracle has positions for {room}: take a model with "
+                    "more, or set the task's weight to 0 (oracle.tasks) and oracle.text_share=0"
                 )
 
 

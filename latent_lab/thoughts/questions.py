@@ -22,10 +22,10 @@ from latent_lab.thoughts.store import ThoughtStore
 Ids = tuple[int, ...]
 
 WORDINGS: dict[str, tuple[tuple[str, ...], str]] = {
-    "step": (("step?", "step:", "write it"), "the step?"),
-    "field": (("{}?", "{}:", "{} is"), "the {}?"),
-    "answer": (("answer?", "answer:", "result is"), "the answer?"),
-    "problem": (("problem?", "problem:", "asked is"), "the problem?"),
+    "step": (("step?", "step:", "the step:", "write it"), "the step?"),
+    "field": (("{}?", "{}:", "the {}:"), "the {}?"),
+    "answer": (("answer?", "answer:", "the answer:"), "the answer?"),
+    "problem": (("problem?", "problem:", "the problem:"), "the problem?"),
     "yes_no": (("{}?", "is {}?"), "true: {}?"),
 }
 """For each task the wordings of training, and one that training never sees. ``{}`` is what is asked about."""
@@ -111,7 +111,8 @@ class Writer:
 def labelled(prompt: Ids, target: Ids) -> tuple[Ids, Ids]:
     """Ids and labels of an example: all of the target is to be predicted, its first token, too, and nothing of the prompt."""
     ids, labels = (*prompt, *target), (*(IGNORE,) * len(prompt), *target)
-    assert target and labels[len(prompt)] == target[0] != IGNORE, "an example without a label on its first target token"
+    assert target, "an example without a label"
+    assert labels[len(prompt)] == target[0] != IGNORE, "an example without a label on its first target token"
     return ids, labels
 
 

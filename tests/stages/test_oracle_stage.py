@@ -30,15 +30,18 @@ def test_every_kind_trains_and_is_stored_with_what_it_was_trained_on(outputs: Pa
     folder = oracle(outputs, f"oracle={kind}", f"name={kind}", *(MODEL if kind == "separate" else ()))
     stored = yaml.safe_load((folder / "config.yaml").read_text())
     read = yaml.safe_load((outputs / "read" / "config.yaml").read_text())
-    assert stored["dataset"] == read["dataset"] and stored["dataset"]["train_size"] == 40
-    assert (stored["model"] == read["model"]) and len(stored["stage"]["weights"]) == 16
+    assert stored["dataset"] == read["dataset"]
+    assert stored["dataset"]["train_size"] == 40
+    assert stored["model"] == read["model"]
+    assert len(stored["stage"]["weights"]) == 16
     result = yaml.safe_load((folder / "result.json").read_text())
     assert result["step_exact_match"]["n"] == len(rows(folder / "samples.jsonl"))
     assert set(result["step_exact_match"]["floors"]) == {"constant", "position_prior", "none", "shuffled", "shuffled_in_stratum"}
     forgotten = {"self": {"text", "latent"}, "lora": {"text", "latent"}, "separate": {"text"}, "head": set()}[kind]
     assert set(result["forgetting"]) == forgotten
     loaded = Oracle.load(folder / "checkpoint")
-    assert loaded.options.kind == kind and (folder / "checkpoint" / "tokenizer.json").is_file()
+    assert loaded.options.kind == kind
+    assert (folder / "checkpoint" / "tokenizer.json").is_file()
 
 
 def test_a_killed_oracle_goes_on_and_ends_with_the_same_bytes(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

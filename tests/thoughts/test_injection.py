@@ -43,7 +43,8 @@ def test_no_gradient_flows_through_the_length() -> None:
     hidden = torch.tensor([[[3.0, 4.0]]], requires_grad=True)
     vectors = torch.tensor([[1.0, 1.0]], requires_grad=True)
     added(hidden, Places(torch.tensor([0]), torch.tensor([0]), vectors, 1), 1.0).sum().backward()
-    assert hidden.grad is not None and hidden.grad.tolist() == [[[1.0, 1.0]]]
+    assert hidden.grad is not None
+    assert hidden.grad.tolist() == [[[1.0, 1.0]]]
     assert vectors.grad is not None
 
 
@@ -55,7 +56,8 @@ def test_injection_changes_its_row_from_its_column_on_and_leaves_no_trace(make: 
     plain = model(ids).logits
     with injected(model, [layer], places(), 1.0):
         changed = model(ids).logits
-    assert torch.equal(changed[1], plain[1]) and torch.equal(changed[0, 0], plain[0, 0])
+    assert torch.equal(changed[1], plain[1])
+    assert torch.equal(changed[0, 0], plain[0, 0])
     assert not torch.allclose(changed[0, 1], plain[0, 1])
     assert torch.equal(model(ids).logits, plain)
     assert hooks(model) == 0
@@ -94,7 +96,8 @@ def test_a_block_that_returns_a_tuple_keeps_the_rest_of_it() -> None:
     hidden = torch.ones(1, 5, 8)
     with injected(model, [0], places()):
         changed, rest = model.block(hidden)
-    assert rest == "rest" and not torch.equal(changed, hidden)
+    assert rest == "rest"
+    assert not torch.equal(changed, hidden)
 
 
 def test_tokens_decoded_after_the_prompt_are_left_alone() -> None:

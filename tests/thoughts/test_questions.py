@@ -29,7 +29,15 @@ class Stored(ThoughtStore):
 def material(layers: tuple[int, ...] = (0,)) -> Material:
     store = Stored(Path(), {"layers": list(layers), "shards": []})
     rows = [
-        {"id": p.id, "question": p.question, "steps": list(p.steps), "gold": p.answer, "num_slots": 3, "meta": {}, "correct": True}
+        {
+            "id": p.id,
+            "question": p.question,
+            "steps": list(p.steps),
+            "gold": p.answer,
+            "num_slots": 3,
+            "meta": {},
+            "correct": True,
+        }
         for p in PROBLEMS
     ]
     store.__dict__["rows"] = rows
@@ -43,7 +51,8 @@ def writer() -> Writer:
 def test_a_prompt_is_placeholders_question_newline_and_text_stands_before() -> None:
     made = writer()
     ids, columns = made.prompt("step?", 2)
-    assert made.tokenizer.decode(ids) == "??step?\n" and list(columns) == [0, 1]
+    assert made.tokenizer.decode(ids) == "??step?\n"
+    assert list(columns) == [0, 1]
     ids, columns = made.prompt("step?", 1, "12 + 34 =")
     assert made.tokenizer.decode(ids) == "12 + 34 =\n?step?\n"
     assert ids[columns[0]] == made.placeholder
@@ -53,8 +62,10 @@ def test_labels_are_the_whole_target_with_its_first_token_and_its_end() -> None:
     made = writer()
     prompt, target = made.prompt("step?", 1)[0], made.target("2+4=6 write 6")
     ids, labels = labelled(prompt, target)
-    assert ids == prompt + target and labels == (IGNORE,) * len(prompt) + target
-    assert target[-1] == made.end and made.text(target) == "2+4=6 write 6"
+    assert ids == prompt + target
+    assert labels == (IGNORE,) * len(prompt) + target
+    assert target[-1] == made.end
+    assert made.text(target) == "2+4=6 write 6"
     with pytest.raises(AssertionError, match="without a label"):
         labelled(prompt, ())
 
@@ -111,14 +122,17 @@ def test_numbers_are_cut_at_their_median_and_flags_are_asked_as_they_are() -> No
     labels = [{"write": str(d), "carry_out": str(d % 2)} for d in range(9)]
     (flag, is_set), (above, is_above) = statements(labels)
     assert (flag, above) == ("carry_out", "write>4")
-    assert is_set({"carry_out": "1"}) is True and is_above({"write": "4"}) is False and is_above({}) is None
+    assert is_set({"carry_out": "1"}) is True
+    assert is_above({"write": "4"}) is False
+    assert is_above({}) is None
 
 
 def test_steps_stand_in_the_last_of_their_slots() -> None:
     given = material()
     assert given.items[:2] == [Item(0, 0, 0), Item(0, 1, 1)]
     doubled = Material(given.store, ADDITION, (0,), latents_per_step=2)
-    assert doubled.items[0] == Item(0, 0, 1) and all(item.step == 0 for item in doubled.items)
+    assert doubled.items[0] == Item(0, 0, 1)
+    assert all(item.step == 0 for item in doubled.items)
 
 
 def test_vectors_of_several_slots_and_layers_stand_side_by_side() -> None:
@@ -129,5 +143,6 @@ def test_vectors_of_several_slots_and_layers_stand_side_by_side() -> None:
 def test_symbols_are_asked_about_in_symbols() -> None:
     made = Writer(symbol_tokenizer())
     assert made.tokenizer.convert_ids_to_tokens(made.prompt("3 [R]", 1)[0]) == ["|", "3", "[R]"]
-    assert made.questions("field", "node") == [] and made.questions("step")[0].text == "[R]"
+    assert made.questions("field", "node") == []
+    assert made.questions("step")[0].text == "[R]"
     assert made.text(made.target("17")) == "17"
