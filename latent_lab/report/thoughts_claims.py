@@ -63,7 +63,7 @@ def faithful(result: dict[str, Any], primary: str, thresholds: Thresholds) -> En
     oracle = agreement.get("readers", {}).get("oracle")
     if oracle is None:
         return Endpoint("L4", endpoint, None, "above 0", "No case in which the model is wrong was read by an oracle.")
-    how = f", made by noise of {agreement['noise']:g} times a thought's length" if agreement["noise"] else ""
+    how = " (misled by another problem's thought in an earlier slot)" if agreement["made"] else ""
     says = (
         f"In {agreement['errors']:,} steps the model got wrong{how}, the oracle reports the model's value in "
         f"{percent(oracle['model']['value'])} and the true one in {percent(oracle['gold']['value'])}."

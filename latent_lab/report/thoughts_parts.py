@@ -119,12 +119,10 @@ def agreement(reading: Reading) -> dict[str, Any]:
     at = reading.at
     if at.solver.reasoner.loop.feeds != "thoughts":
         return {}
-    few = reading.fitting[: len(reading.problems)]
     report = agreement_report(
         at.solver,
         reading.problems,
         reading.encoded,
-        (few, reading.encode(few)),
         reading.grammar,
         readers,
         slot_of_step=reading.slot_of_step,
@@ -257,7 +255,7 @@ def readers(reading: Reading) -> list[Reader]:
 
 
 def donor_for(problem: Problem, problems: Sequence[Problem], rng: random.Random) -> Problem:
-    """Another problem to take thoughts from: of sums one with as many digits, elsewhere one with as many steps if there is one."""
+    """Another problem to take thoughts from: of sums one with as many digits, elsewhere one with as many steps, if there is."""
 
     def likeness(other: Problem) -> tuple[int, int]:
         meta = sum_asked(other.question)

@@ -152,8 +152,8 @@ class Thinking(Stage):
     rounds: int | None = None
     """Jacobi iterations: run all slots in parallel so many times; null: one after another (the same as one round a slot)."""
     answer_sees: str = "all"
-    """What is written in the last stage may attend to ``all`` before it; to the slots of the ``thoughts`` only: a bottleneck; or to
-    the ``vectors`` only: to each slot as its thought alone makes it, without what the slot has picked up from its neighbours."""
+    """What is written in the last stage may attend to ``all`` before it; to the slots of the ``thoughts`` only: a bottleneck; or
+    to the ``vectors`` only: to each slot as its thought alone makes it, without what it has picked up from its neighbours."""
     train_stop: bool = False
     """Also train the model to say at each slot whether it has thought enough; it then decides their number by itself."""
     supervision: float = 0.0

@@ -1,10 +1,13 @@
 """Does a reader report what the model computes, or what is true? The cases that tell are those in which the model is wrong.
 
-A reader that knows the operands and adds for itself reports the right digit whatever the model thinks; one that reads the thought
-reports the model's own wrong digit. A model that is never wrong is made wrong by noise on its thoughts, of a size chosen on
-training problems; reader and model then see the same noisy vectors (reading_thoughts: A_err).
+A reader that knows the operands and adds for itself reports the right value whatever the model thinks; one that reads the
+thought reports the model's own wrong one. A model that is never wrong is misled: one of its thoughts is replaced
+by another problem's before it is fed in, and the model thinks on from there. What it then thinks of *later* steps is its own, and
+often wrong; those thoughts are read. (Noise does not do: thoughts stand noise longer than their own length, and what breaks then
+breaks at random.)
 """
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,32 +27,31 @@ from latent_lab.thoughts.scores import score
 Reader = Callable[[Tensor | None, Sequence[int]], Sequence[str]]
 """``reader(vectors [n, width] or None, slots [n])``: the text of a step for each vector (None: without any vector)."""
 
-NOISES = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.4, 2.0)
-"""Sizes of the noise tried, as shares of a thought's length."""
-WANTED = 0.35
-"""Share of wrong answers that the noise should cause."""
-
 
 @dataclass(frozen=True)
 class Thinking:
     """What a model thought and answered."""
 
     thoughts: Tensor
-    """``[problems, slots, width]``: the vectors fed in, noise and all."""
+    """``[problems, slots, width]``: the vectors fed in, exchanged ones too."""
     answers: list[str | None]
     """The answers found in what it wrote."""
 
 
-@torch.no_grad()
-def think(solver: Solver, problems: Sequence[Encoded], noise: float = 0.0, seed: int = 0) -> Thinking:
-    """Let a model answer, with Gaussian noise of ``noise`` times its length added to every thought before it is fed in.
+@dataclass(frozen=True)
+class Exchange:
+    """One thought of each problem replaced by another problem's."""
 
-    The noise of a problem depends on ``seed`` and its place among the problems alone.
-    """
-    width = solver.reasoner.model.config.hidden_size
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(len(problems), solver.num_slots, width, generator=generator) / width**0.5
-    fed = torch.zeros(len(problems), solver.num_slots, width)
+    slots: Tensor
+    """``[problems]``: which."""
+    vectors: Tensor
+    """``[problems, width]``: by what."""
+
+
+@torch.no_grad()
+def think(solver: Solver, problems: Sequence[Encoded], exchange: Exchange | None = None) -> Thinking:
+    """Let a model answer, with one thought of each problem exchanged before it is fed in; later ones follow from it."""
+    fed = torch.zeros(len(problems), solver.num_slots, solver.reasoner.model.config.hidden_size)
     answers: list[str | None] = []
     rules: Grading = solver.rules
     first = 0
@@ -57,9 +59,11 @@ def think(solver: Solver, problems: Sequence[Encoded], noise: float = 0.0, seed:
         rows = slice(first, first + len(part))
 
         def edit(slot: int, thoughts: Tensor, active: Tensor, rows: slice = rows) -> Tensor:
-            noisy = thoughts + noise * thoughts.norm(dim=-1, keepdim=True) * drawn[rows, slot].to(thoughts)
-            fed[rows, slot] = torch.where(active[:, None], noisy, 0.0).float().cpu()
-            return noisy
+            if exchange is not None:
+                here = (exchange.slots[rows] == slot)[:, None].to(thoughts.device)
+                thoughts = torch.where(here, exchange.vectors[rows].to(thoughts), thoughts)
+            fed[rows, slot] = torch.where(active[:, None], thoughts, 0.0).float().cpu()
+            return thoughts
 
         batch = collate(solver.prompts(part), solver.backbone.pad).to(solver.reasoner.device)
         eos = solver.backbone.tokenizer.eos_token_id
@@ -84,12 +88,24 @@ def share_wrong(problems: Sequence[Problem], answers: Sequence[str | None]) -> f
     return sum(a != p.answer for p, a in zip(problems, answers, strict=True)) / max(len(problems), 1)
 
 
-def noise_that_misleads(solver: Solver, problems: Sequence[Problem], encoded: Sequence[Encoded], seed: int) -> float:
-    """The first size of noise that makes at least ``WANTED`` of the answers to (training) problems wrong, else the largest."""
-    for noise in NOISES:
-        if share_wrong(problems, think(solver, encoded, noise, seed).answers) >= WANTED:
-            return noise
-    return NOISES[-1]
+def misled(thinking: Thinking, problems: Sequence[Problem], slot_of_step: Callable[[int], int], seed: int) -> Exchange:
+    """For each problem with two steps or more, the thought of one of its steps but the last is exchanged.
+
+    It is drawn with the seed, and so is its donor: a problem with as many steps, of the same length of question where there are
+    such. Problems of one step keep their own (slot -1).
+    """
+    rng = random.Random(f"misled/{seed}")
+    alike: dict[tuple[int, int], list[int]] = {}
+    for i, problem in enumerate(problems):
+        alike.setdefault((len(problem.steps), len(problem.question)), []).append(i)
+    slots, donors = [], []
+    for i, problem in enumerate(problems):
+        pool = alike[len(problem.steps), len(problem.question)]
+        is_possible = len(problem.steps) > 1 and len(pool) > 1
+        slots.append(slot_of_step(rng.randrange(len(problem.steps) - 1)) if is_possible else -1)
+        donors.append(pool[(pool.index(i) + rng.randrange(1, len(pool))) % len(pool)] if is_possible else i)
+    chosen = torch.tensor(slots)
+    return Exchange(chosen, thinking.thoughts[torch.tensor(donors), chosen.clamp(min=0)])
 
 
 @dataclass(frozen=True)
@@ -103,16 +119,20 @@ class Disagreement:
 
 
 def disagreements(
-    problems: Sequence[Problem], answers: Sequence[str | None], grammar: Grammar, slot_of_step: Callable[[int], int]
+    problems: Sequence[Problem],
+    answers: Sequence[str | None],
+    grammar: Grammar,
+    slot_of_step: Callable[[int], int],
+    after: Sequence[int] | None = None,
 ) -> list[Disagreement]:
-    """Every step whose value, as the answer shows it, is not the gold one; steps that count only."""
+    """Every step whose value, as the answer shows it, is not the gold one; of steps that count, in slots ``after``."""
     found = []
     for i, (problem, answer) in enumerate(zip(problems, answers, strict=True)):
         for step, model in grammar.shown(answer or "", len(problem.steps)).items():
-            text = problem.steps[step]
+            text, slot = problem.steps[step], slot_of_step(step)
             gold = (grammar.parse(text) or {}).get(grammar.primary)
-            if grammar.is_counted(text) and gold is not None and gold != model:
-                found.append(Disagreement(i, slot_of_step(step), model, gold))
+            if grammar.is_counted(text) and gold is not None and gold != model and (after is None or slot > after[i] >= 0):
+                found.append(Disagreement(i, slot, model, gold))
     return found
 
 
@@ -120,7 +140,6 @@ def agreement_report(
     solver: Solver,
     problems: Sequence[Problem],
     encoded: Sequence[Encoded],
-    training: tuple[Sequence[Problem], Sequence[Encoded]],
     grammar: Grammar,
     readers: Mapping[str, Reader],
     *,
@@ -128,25 +147,20 @@ def agreement_report(
     least: int = 300,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """For each reader, how often it reports the model's wrong value and how often the gold one: ``{errors, noise, readers}``.
+    """How often each reader reports the model's wrong value, and how often the gold one: ``{errors, made, wrong, readers}``.
 
-    With fewer than ``least`` natural errors they are made by noise; ``noise`` says how much (0: none was needed). ``training``
-    are problems on which the noise is chosen. Each reader has ``model``, ``gold`` (scores), ``difference`` (with its interval,
-    problems resampled) and the same ``without`` its vector.
+    With fewer than ``least`` natural errors the model is misled (``made``: whether it was). Each reader has ``model``, ``gold``
+    (scores), ``difference`` (with its interval, problems resampled) and the same ``without`` its vector.
     """
-    noise = 0.0
-    thinking = think(solver, encoded, 0.0, seed)
+    thinking = think(solver, encoded)
     cases = disagreements(problems, thinking.answers, grammar, slot_of_step)
-    if len(cases) < least:
-        noise = noise_that_misleads(solver, *training, seed=seed + 1)
-        thinking = think(solver, encoded, noise, seed)
-        cases = disagreements(problems, thinking.answers, grammar, slot_of_step)
-    found: dict[str, Any] = {
-        "errors": len(cases),
-        "noise": noise,
-        "wrong": share_wrong(problems, thinking.answers),
-        "readers": {},
-    }
+    made = len(cases) < least
+    if made:
+        exchange = misled(thinking, problems, slot_of_step, seed)
+        thinking = think(solver, encoded, exchange)
+        cases = disagreements(problems, thinking.answers, grammar, slot_of_step, exchange.slots.tolist())
+    wrong = sum(a != p.answer for p, a in zip(problems, thinking.answers, strict=True)) / max(len(problems), 1)
+    found: dict[str, Any] = {"errors": len(cases), "made": made, "wrong": wrong, "readers": {}}
     if not cases:
         return found
     rows, slots = [c.problem for c in cases], [c.slot for c in cases]

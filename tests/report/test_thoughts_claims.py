@@ -35,7 +35,7 @@ READABLE: dict[str, Any] = {
     "oracle": {"column_step_exact_match": {**rate(0.97), "floor": 0.02, "gain": rate(0.96)}},
     "agreement": {
         "errors": 500,
-        "noise": 0.6,
+        "made": True,
         "readers": {
             "oracle": {
                 "model": rate(0.8), "gold": rate(0.1), "difference": rate(0.7),
@@ -60,7 +60,7 @@ def test_everything_holds() -> None:
     by_level = {row["level"]: row for row in made["evidence"]}
     assert by_level["L5"]["value"] == pytest.approx(0.17), "the worst column's 0.97 less 0.80"
     assert "A linear probe reads 'write' in 99.0%" in by_level["L1"]["says"]
-    assert "made by noise of 0.6 times" in by_level["L4"]["says"]
+    assert "misled by another problem's thought" in by_level["L4"]["says"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from latent_lab.grading.session import session
 from latent_lab.grading.task import Answers
 from latent_lab.job import job
 from latent_lab.problems.arithmetic import addition
-from latent_lab.thoughts.agreement import Disagreement, agreement_report, disagreements, report_of, think
+from latent_lab.thoughts.agreement import Disagreement, agreement_report, disagreements, misled, report_of, think
 from latent_lab.thoughts.grammar import ADDITION
 from tests.tiny import train
 
@@ -22,6 +22,8 @@ def test_disagreements_are_steps_of_which_the_answer_shows_another_value() -> No
     assert disagreements(PROBLEMS, ["984", "33"], ADDITION, lambda step: step) == []
     assert disagreements(PROBLEMS, ["994", None], ADDITION, lambda step: 2 * step) == [Disagreement(0, 2, "9", "8")]
     assert disagreements(PROBLEMS, ["84", "3"], ADDITION, lambda step: step) == [], "an answer of another length shows nothing"
+    assert disagreements(PROBLEMS, ["994", None], ADDITION, lambda step: step, after=[1, -1]) == [], "the exchanged slot itself"
+    assert disagreements(PROBLEMS, ["994", None], ADDITION, lambda step: step, after=[0, 0]) == [Disagreement(0, 1, "9", "8")]
     overflow = [addition("c", 55, 66)]  # 121; its last step is the carry, which does not count
     assert disagreements(overflow, ["221"], ADDITION, lambda step: step) == []
 
@@ -41,21 +43,23 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def test_without_noise_the_thoughts_and_answers_are_the_models_own(run: Path, tmp_path: Path) -> None:
+def test_left_alone_the_thoughts_and_answers_are_the_models_own(run: Path, tmp_path: Path) -> None:
     with session(job("eval", [f"run={run}", "device=cpu", f"out={tmp_path / 'eval'}", "batch_size=4"]), Answers()) as at:
         encoded = at.trained.stage.encode(at.problems, at.solver.backbone.tokenizer)
         clean = think(at.solver, encoded)
         torch.testing.assert_close(clean.thoughts, at.solver.thoughts(encoded), atol=1e-5, rtol=1e-4)
         assert clean.answers == [row["answer"] for row in at.solver.graded(at.problems, encoded)]
-        noisy = think(at.solver, encoded, noise=0.5, seed=1)
-        share = (noisy.thoughts[:, 0] - clean.thoughts[:, 0]).norm(dim=1) / clean.thoughts[:, 0].norm(dim=1)
-        assert 0.3 < float(share.mean()) < 0.7
-        assert torch.equal(think(at.solver, encoded, noise=0.5, seed=1).thoughts, noisy.thoughts)
+        exchange = misled(clean, at.problems, lambda step: step, seed=1)
+        assert set(exchange.slots.tolist()) <= {-1, 0, 1}
+        other = think(at.solver, encoded, exchange)
+        for i, slot in enumerate(exchange.slots.tolist()):
+            if slot >= 0:
+                torch.testing.assert_close(other.thoughts[i, slot], exchange.vectors[i])
+                torch.testing.assert_close(other.thoughts[i, :slot], clean.thoughts[i, :slot], atol=1e-5, rtol=1e-4)
 
         def constant(vectors: Tensor | None, slots: Sequence[int]) -> list[str]:
             return ["1+1=2 write 2"] * len(slots)
 
-        training = (at.problems[:4], encoded[:4])
-        made = agreement_report(at.solver, at.problems, encoded, training, ADDITION, {"constant": constant}, least=1)
+        made = agreement_report(at.solver, at.problems, encoded, ADDITION, {"constant": constant}, least=1)
         assert made["errors"] >= 0
         assert set(made["readers"]) <= {"constant"}
