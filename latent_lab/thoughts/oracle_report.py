@@ -8,6 +8,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -56,12 +57,12 @@ class Exam:
     seed: int
     max_new_tokens: int
 
-    @property
+    @cached_property
     def gold(self) -> list[str]:
         """Text of each item's step."""
         return [self.test.step(item) for item in self.items]
 
-    @property
+    @cached_property
     def ids(self) -> list[str]:
         """Id of each item's problem."""
         return [self.test.rows[item.problem]["id"] for item in self.items]
@@ -84,6 +85,10 @@ class Exam:
     def ask(self, source: str, *, held_out: bool = False) -> list[Reading]:
         """The step, written freely from a source."""
         questions = asked_steps(self.oracle, self.test, self.items, held_out=held_out, numbered=source == "text_only")
+        if source == "none":  # the same question about nothing has the same answer
+            once = list(dict.fromkeys(questions))
+            said = dict(zip(once, self.oracle.ask(None, once, self.max_new_tokens), strict=True))
+            return [said[question] for question in questions]
         return self.oracle.ask(questions=questions, max_new_tokens=self.max_new_tokens, **self.given(source))
 
     def score(self, source: str, candidates: Sequence[str], field: str = "") -> Tensor:
@@ -91,6 +96,9 @@ class Exam:
         task = "field" if field else "step"
         numbered = source == "text_only"
         questions = asked_steps(self.oracle, self.test, self.items, task=task, about=field, numbered=numbered)
+        if source == "none":
+            once = list(dict.fromkeys(questions))
+            return self.oracle.score(None, once, candidates)[[once.index(question) for question in questions]]
         return self.oracle.score(questions=questions, candidates=candidates, **self.given(source))
 
 
@@ -109,8 +117,8 @@ def oracle_report(
     """Examine an oracle on a store of test problems; ``train`` and its grammar only make floors, candidates and controls.
 
     ``sources`` names controls beside the floors (default: all there are). At most ``max_items`` steps are read freely, from the
-    real thoughts and for the floors; at most ``max_scored`` by likelihood and from the other sources. See the module's tests for
-    the keys. Every score is ``{value, n, low, high, clusters}``.
+    real thoughts and for the floors; at most ``max_scored`` from the other sources, and half as many by likelihood, which costs a
+    run for each candidate. See the module's tests for the keys. Every score is ``{value, n, low, high, clusters}``.
     """
     exam = examination(oracle, train, test, grammar, seed, other_seed, max_items)
     few = exam.first(max_scored)
@@ -122,8 +130,9 @@ def oracle_report(
         name: hits_of(texts, exam.gold) for name, texts in guesses(exam.train, exam.items).items()
     }
     floors |= {name: hits[name] for name in FLOORS}
-    fields = field_part(few)
-    whole = step_bits(few, ["real", *FLOORS, *(name for name in wanted if name in CHEAP)])
+    scored = exam.first(max_scored // 2)
+    fields = field_part(scored)
+    whole = step_bits(scored, ["real", *FLOORS, *(name for name in wanted if name in CHEAP)])
     column = {name: both_scores(values, exam.test, exam.items, seed) for name, values in floors.items()}
     report = gained(hits["real"], floors, exam.test, exam.items, seed)
     said = {name: (exam, texts) for name, texts in readings.items()} | {name: (few, texts) for name, texts in others.items()}
@@ -139,7 +148,7 @@ def oracle_report(
         "paraphrases": paraphrase_part(few),
         "offsets": offset_part(exam, readings["real"]),
         "self_consistency": consistency_part(exam, readings["real"]),
-        "recompute_gap": recompute_part(few, fields, readings["real"][: len(few.items)]),
+        "recompute_gap": recompute_part(scored, fields, readings["real"][: len(scored.items)]),
         "calibration": calibration(readings["real"], hits["real"]),
         "by_slot": slot_part(exam, hits["real"], floors),
         "by_answer": answered_part(exam, hits["real"]),
@@ -193,7 +202,8 @@ def source_part(exam: Exam, readings: Sequence[Reading], bits: float | None) -> 
 def step_bits(exam: Exam, names: Sequence[str]) -> dict[str, Any]:
     """Bits of whole steps, over all different steps of training; empty where there are too many of them."""
     candidates = sorted({exam.train.step(item) for item in exam.train.items})
-    kept = [i for i, text in enumerate(exam.gold) if text in set(candidates)]
+    known = set(candidates)
+    kept = [i for i, text in enumerate(exam.gold) if text in known]
     if len(candidates) > MOST_CANDIDATES or len(candidates) < 2 or not kept:
         return {}
     gold = [exam.gold[i] for i in kept]

@@ -1,11 +1,29 @@
 """Scores of readers: a rate with its floor and its gain, clustered by problem."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from latent_lab.grading.statistics import bootstrap, cluster_bootstrap
+from latent_lab.grading.statistics import RESAMPLES
+
+TAILS = (0.025, 0.975)
+
+
+@functools.lru_cache(maxsize=8)
+def resamples(n: int, seed: int) -> np.ndarray:
+    """``[resamples, n]``: how often each of ``n`` problems is drawn in a bootstrap resample; the same for every score."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(np.float32)
+
+
+def per_problem(hits: Sequence[Sequence[float]], problems: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """``[scores, problems]`` and ``[problems]``: sums of hits and their number by problem."""
+    place = {problem: i for i, problem in enumerate(dict.fromkeys(problems))}
+    index = np.array([place[p] for p in problems], dtype=int)
+    sizes = np.bincount(index, minlength=len(place)).astype(float)
+    return np.stack([np.bincount(index, np.asarray(h, dtype=float), minlength=len(place)) for h in hits]), sizes
 
 
 def score(hits: Sequence[float], problems: Sequence[str], *, seed: int = 0) -> dict[str, Any]:
@@ -13,8 +31,14 @@ def score(hits: Sequence[float], problems: Sequence[str], *, seed: int = 0) -> d
 
     ``n`` counts the hits, ``clusters`` the problems they belong to.
     """
-    interval = cluster_bootstrap(hits, problems, seed=seed).as_dict()
-    return {**interval, "n": len(hits), "clusters": interval["n"]}
+    if not problems:
+        return {"value": None, "n": 0, "low": None, "high": None, "clusters": 0}
+    sums, sizes = per_problem([hits], problems)
+    drawn = resamples(len(sizes), seed)
+    means = (drawn @ sums[0]) / (drawn @ sizes)
+    low, high = np.quantile(means, TAILS)
+    value = float(sums[0].sum() / sizes.sum())
+    return {"value": value, "n": len(hits), "low": float(low), "high": float(high), "clusters": len(sizes)}
 
 
 def gain(value: float | None, floor: float | None) -> float | None:
@@ -32,17 +56,16 @@ def with_floor(
     The interval of the gain resamples problems, score and floors together.
     """
     whole = score(hits, problems, seed=seed)
-    order = list(dict.fromkeys(problems))
-    place = {problem: i for i, problem in enumerate(order)}
-    index = np.array([place[p] for p in problems])
-    sizes = np.bincount(index, minlength=len(order)).astype(float)
-    sums = np.stack([np.bincount(index, np.asarray(h, dtype=float), minlength=len(order)) for h in (hits, *floors.values())])
-
-    def statistic(chosen: np.ndarray) -> float | None:
-        means = sums[:, chosen].sum(1) / sizes[chosen].sum()
-        return gain(float(means[0]), float(max(means[1:], default=0.0)))
-
     each = {name: score(values, problems, seed=seed) for name, values in floors.items()}
     most = max((s["value"] for s in each.values() if s["value"] is not None), default=0.0)
-    won = bootstrap(len(order), statistic, seed=seed).as_dict()
-    return {**whole, "floors": each, "floor": most, "gain": {key: won[key] for key in ("value", "low", "high")}}
+    found = {**whole, "floors": each, "floor": most, "gain": {"value": gain(whole["value"], most), "low": None, "high": None}}
+    if problems:
+        sums, sizes = per_problem([hits, *floors.values()], problems)
+        drawn = resamples(len(sizes), seed)
+        means = (drawn @ sums.T) / (drawn @ sizes)[:, None]
+        largest = means[:, 1:].max(1) if floors else np.zeros(len(means))
+        won = [(value - floor) / (1 - floor) for value, floor in zip(means[:, 0], largest, strict=True) if floor < 1]
+        if won and found["gain"]["value"] is not None:
+            low, high = np.quantile(won, TAILS)
+            found["gain"] |= {"low": float(low), "high": float(high)}
+    return found

@@ -2,6 +2,7 @@
 
 import pytest
 
+from latent_lab.grading.statistics import cluster_bootstrap
 from latent_lab.thoughts.scores import gain, score, with_floor
 
 
@@ -24,3 +25,17 @@ def test_the_floor_is_the_largest_and_the_gain_is_above_it() -> None:
     assert made["floors"]["majority"]["value"] == 0.25
     assert made["gain"]["value"] == pytest.approx(0.5)
     assert made["gain"]["low"] <= 0.5 <= made["gain"]["high"]
+
+
+def test_the_interval_is_that_of_the_clustered_bootstrap() -> None:
+    hits = [float(i % 3 != 0) for i in range(600)]
+    problems = [f"p{i // 3 if i % 7 else i}" for i in range(600)]
+    made, slow = score(hits, problems), cluster_bootstrap(hits, problems)
+    assert made["value"] == pytest.approx(slow.value)
+    assert made["clusters"] == slow.n
+    assert (made["low"], made["high"]) == (pytest.approx(slow.low, abs=0.01), pytest.approx(slow.high, abs=0.01))
+
+
+def test_nothing_has_no_score() -> None:
+    assert score([], [])["value"] is None
+    assert with_floor([], {"majority": []}, [])["gain"]["value"] is None
