@@ -23,13 +23,14 @@ from latent_lab.grading.task import Answers
 from latent_lab.job import Job
 from latent_lab.problems import Problem
 from latent_lab.problems.arithmetic import Arithmetic
-from latent_lab.report.page import Report, write_page
+from latent_lab.report.page import Report, ReportError, write_page
 from latent_lab.report.task import ReportTask
 from latent_lab.run import CONFIG, METRICS, PROVENANCE, RESULT
 
 log = logging.getLogger(__name__)
 
 PAGE = "report.html"
+EXPLORER = "explorer.json"
 
 METHODS = {
     "majority": "majority answer",
@@ -43,6 +44,7 @@ METHODS = {
 def report(task: ReportTask, job: Job) -> dict[str, Any]:
     """Do ``task=report``: see :class:`latent_lab.report.task.ReportTask`."""
     started = time.monotonic()
+    explored = explored_in(Path(task.thoughts)) if task.thoughts else None
     with session(job, Answers()) as at:
         if at.run.result is None:
             scored, rows = at.score(at.problems)
@@ -52,19 +54,34 @@ def report(task: ReportTask, job: Job) -> dict[str, Any]:
             result["beyond"] = {"digits": longer[0].meta["digits"], **beyond} if beyond else None
             result["reading"] = reading(at) if at.decoder else None
             result["training"] = training = stored(at.config.run_folder / RESULT)
-            result["minutes"] = round((training["seconds"] + time.monotonic() - started) / 60, 2)
+            result["ladder"] = explored["ladder"] if explored else None
+            spent = training["seconds"] + (60 * explored["minutes"] if explored else 0) + time.monotonic() - started
+            result["minutes"] = round(spent / 60, 2)
             shown = random.Random(0).sample(at.problems, min(task.problems, len(at.problems)))
             cards = {"problems": one_by_one(at, shown, rows)}
             if longer:
                 cards["hard_problems"] = one_by_one(at, longer[:3], beyond_rows)
             at.run.samples(rows)
             if at.run.is_main:
-                write_page(at.run.folder / PAGE, Report.from_dict(page_content(task, at, result) | cards))
+                write_page(at.run.folder / PAGE, Report.from_dict(page_content(task, at, result) | cards), explored)
             at.run.finish(result)
     result = at.run.result or {}
     log.info("%s: %s", at.run.folder, in_words(result))
     log.info("the page: %s", at.run.folder / PAGE)
     return result
+
+
+def explored_in(folder: Path) -> dict[str, Any]:
+    """What a finished ``task=thoughts`` found: ladder, examples, minutes, and its page. ReportError where there is none."""
+    if not (folder / RESULT).is_file() or not (folder / EXPLORER).is_file():
+        raise ReportError(f"task.thoughts: {folder} holds no finished task=thoughts; allowed: the folder of one, or null")
+    found = stored(folder / RESULT)
+    return {
+        "ladder": found["ladder"],
+        "minutes": found["minutes"],
+        "examples": stored(folder / EXPLORER),
+        "page": str(folder / PAGE),
+    }
 
 
 def longer_problems(task: ReportTask, trained: TrainConfig) -> list[Problem]:

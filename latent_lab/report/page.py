@@ -18,6 +18,8 @@ from markupsafe import Markup
 
 from latent_lab.files import atomic
 from latent_lab.report import charts
+from latent_lab.report.thoughts_tables import changes, shown
+from latent_lab.report.wording import plain
 
 PIECES = re.compile(r"\d|[^\W\d]+|[^\w\s]")
 """What the diagram shows as one token: a digit, a word, a sign."""
@@ -223,21 +225,26 @@ class Report:
         return max(floors, key=lambda score: score.value, default=None)
 
 
-def write_page(path: Path, report: Report) -> None:
-    """Write the page to ``path``, whole or not at all; folders it lacks are made."""
+def write_page(path: Path, report: Report, explored: dict[str, Any] | None = None) -> None:
+    """Write the page to ``path``, whole or not at all; folders it lacks are made.
+
+    ``explored`` is what ``task=thoughts`` found out about the same run: its ``ladder``, the ``examples`` of its explorer, and
+    where its own ``page`` lies.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = render(report)
+    text = render(report, explored)
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def render(report: Report) -> str:
+def render(report: Report, explored: dict[str, Any] | None = None) -> str:
     """Return the page as HTML text."""
     pages = templates()
     pages.filters.update(spelled=spelled, pieces=PIECES.findall, plain=plain)
+    pages.filters.update(changes=changes, shown=shown)
     pages.globals.update(charts=charts, sets=_sets, count=_count)
     curves = [(width, _curve(report, width)) for width in (960, 340)] if report.validation else []
-    return pages.get_template("page.html.j2").render(report=report, curves=curves)
+    return pages.get_template("page.html.j2").render(report=report, curves=curves, explored=explored)
 
 
 def templates() -> Environment:
@@ -257,11 +264,6 @@ def percent(share: float, n: int) -> str:
     while 1e-9 < share < 1 - 1e-9 and float(f"{100 * share:.{places}f}") in (0, 100):
         places += 1
     return f"{100 * share:.{places}f}"
-
-
-def plain(number: float) -> str:
-    """Write a mean or a time with at most one digit after the point: ``41.3``, ``5``, ``1,204``."""
-    return f"{number:,.1f}".removesuffix(".0")
 
 
 def spelled(number: int) -> str:

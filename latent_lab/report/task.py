@@ -17,6 +17,8 @@ class ReportTask:
     """For ``dataset=arithmetic``: also answer sums of so many digits more than were trained; 0 leaves that out."""
     longer_size: int = 500
     """How many of those."""
+    thoughts: str | None = None
+    """Folder of a finished ``task=thoughts`` about the same run: its verdict and its explorer come onto the page."""
     title: str = "A model that thinks in vectors"
     """Headline of the page."""
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from latent_lab.thoughts.ladder import Endpoint, Thresholds, climb
 
-SITE = "step"
-"""The exchange that the last level rests on: what one thought is remembered by; see :mod:`latent_lab.thoughts.editing`."""
+SITE = "cache"
+"""The exchange that the last level rests on: what a slot is remembered by; see :mod:`latent_lab.thoughts.editing`."""
 
 
 def ladder(result: dict[str, Any], primary: str, kind: str, thresholds: Thresholds) -> dict[str, Any]:

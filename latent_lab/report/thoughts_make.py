@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from latent_lab.config import EvalConfig
+from latent_lab.files import write_json
 from latent_lab.grading.session import session, trained_config
 from latent_lab.grading.task import Answers
 from latent_lab.job import Job
@@ -23,6 +24,7 @@ from latent_lab.run import RESULT
 log = logging.getLogger(__name__)
 
 PAGE = "report.html"
+EXPLORER = "explorer.json"
 
 
 def thoughts(task: ThoughtsTask, job: Job) -> dict[str, Any]:
@@ -84,6 +86,7 @@ def everything(reading: Reading, job: Job, started: float) -> dict[str, Any]:
     explored = shown(reading)
     result["minutes"] = round((time.monotonic() - started) / 60, 2)
     pictures = draw_thoughts(result, at.run.folder)
+    write_json(at.run.folder / EXPLORER, explored)
     write_page(at.run.folder / PAGE, result, explored, pictures, job.command)
     return result
 

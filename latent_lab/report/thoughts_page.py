@@ -13,7 +13,7 @@ from typing import Any
 from latent_lab.files import atomic
 from latent_lab.report.page import templates
 from latent_lab.report.thoughts_said import answers
-from latent_lab.report.thoughts_tables import shown, tables, words
+from latent_lab.report.thoughts_tables import changes, shown, tables, words
 
 QUESTIONS = {
     "read": "Can the thoughts be read?",
@@ -59,7 +59,7 @@ def render(
 ) -> str:
     """The page as HTML text; ``images`` are ``(base64 of a PNG file, what it shows)`` by the part of the page."""
     pages = templates()
-    pages.filters.update(shown=shown, words=words, pieces=pieces)
+    pages.filters.update(shown=shown, words=words, changes=changes)
     found, said = tables(result, examples), answers(result)
     asked = {part: title for part, title in QUESTIONS.items() if part in said or found[part] or images.get(part)}
     return pages.get_template("thoughts.html.j2").render(
@@ -81,19 +81,3 @@ def ladder(result: dict[str, Any]) -> dict[str, Any] | None:
     if not given or not given.get("level"):
         return None
     return {"level": given["level"], "name": given.get("name", ""), "evidence": given.get("evidence", [])}
-
-
-def pieces(text: str | None, before: str | None) -> list[tuple[str, bool]]:
-    """An answer after an edit, cut where it differs from the one ``before``: ``[("8", False), ("3", True)]``.
-
-    Digits are compared from the units, so that a digit more or less in front moves none of the others.
-    """
-    text, before = text or "", before or ""
-    padded = before.rjust(len(text))[-len(text) :] if text else ""
-    cut: list[tuple[str, bool]] = []
-    for now, then in zip(text, padded, strict=True):
-        if cut and cut[-1][1] == (now != then):
-            cut[-1] = (cut[-1][0] + now, now != then)
-        else:
-            cut.append((now, now != then))
-    return cut

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from latent_lab.report.page import plain
+from latent_lab.report.wording import plain
 
 NOTHING = "–"
 SITES = {"cache": "keys and values", "thought": "the thought fed in", "residual": "the state after a block"}
@@ -394,3 +394,19 @@ def flat(given: Any, name: str = "") -> Iterator[Row]:
             else as_text(given)
         )
         yield Row(name, (text,))
+
+
+def changes(text: str | None, before: str | None) -> list[tuple[str, bool]]:
+    """An answer after an edit, cut where it differs from the one ``before``: ``[("8", False), ("3", True)]``.
+
+    Digits are compared from the units, so that a digit more or less in front moves none of the others.
+    """
+    text, before = text or "", before or ""
+    padded = before.rjust(len(text))[-len(text) :] if text else ""
+    cut: list[tuple[str, bool]] = []
+    for now, then in zip(text, padded, strict=True):
+        if cut and cut[-1][1] == (now != then):
+            cut[-1] = (cut[-1][0] + now, now != then)
+        else:
+            cut.append((now, now != then))
+    return cut

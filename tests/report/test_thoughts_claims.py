@@ -45,7 +45,7 @@ READABLE: dict[str, Any] = {
         "exchange": {"both": rate(0.95)},
     },
     "interventions": {
-        "interchange": {"step": {"every_column": [column(1, 0.99, 0.0), column(2, 0.97, 0.01)], "necessity": {"drop": 0.9}}}
+        "interchange": {"cache": {"every_column": [column(1, 0.99, 0.0), column(2, 0.97, 0.01)], "necessity": {"drop": 0.9}}}
     },
 }  # fmt: skip
 
@@ -75,9 +75,9 @@ def test_everything_holds() -> None:
         (["agreement", "errors"], 299, "L3"),
         (["agreement", "readers", "oracle", "without", "model"], rate(0.85), "L3"),
         (["agreement", "exchange", "both"], rate(0.79), "L4"),
-        (["interventions", "interchange", "step", "every_column"], [column(1, 0.99, 0.0), column(2, 0.5, 0.0)], "L4"),
-        (["interventions", "interchange", "step", "every_column"], [column(1, 0.99, 0.26)], "L4"),
-        (["interventions", "interchange", "step", "necessity"], {"drop": 0.4}, "L4"),
+        (["interventions", "interchange", "cache", "every_column"], [column(1, 0.99, 0.0), column(2, 0.5, 0.0)], "L4"),
+        (["interventions", "interchange", "cache", "every_column"], [column(1, 0.99, 0.26)], "L4"),
+        (["interventions", "interchange", "cache", "necessity"], {"drop": 0.4}, "L4"),
         (["interventions", "interchange"], {}, "L4"),
     ],
 )

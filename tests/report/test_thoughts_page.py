@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from latent_lab.report.thoughts_figure import draw_thoughts, flagship
-from latent_lab.report.thoughts_page import pieces, render, write_page
+from latent_lab.report.thoughts_page import render, write_page
 from latent_lab.report.thoughts_said import answers
-from latent_lab.report.thoughts_tables import share, shown, tables
+from latent_lab.report.thoughts_tables import changes, share, shown, tables
 from tests.report.test_page import CHROMIUM, QUIET
 from tests.report.test_page import Outline as Plain
 
@@ -159,7 +159,7 @@ class TestNumbers:
         ],
     )
     def test_changed_digits_are_found_from_the_units(self, text, before, cut):
-        assert pieces(text, before) == cut
+        assert changes(text, before) == cut
 
 
 class TestMissingParts:
