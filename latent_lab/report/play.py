@@ -23,6 +23,7 @@ from latent_lab.job import Job
 from latent_lab.problems import Problem
 from latent_lab.problems.arithmetic import addition, sum_asked
 from latent_lab.reasoner import ThoughtEdit
+from latent_lab.run import RESULT
 from latent_lab.sequences import IGNORE, Encoded
 
 if TYPE_CHECKING:
@@ -331,13 +332,25 @@ def player(job: Job, readers: Sequence[Reader] = ()) -> Iterator[Player]:
 
 
 def play(task: "PlayTask", job: Job, readers: Sequence[Reader] = ()) -> dict[str, Any]:
-    """Do ``task=play``."""
-    if task.web:
-        from latent_lab.report.play_web import serve
-
-        with player(job, readers) as at:
-            return serve(at, task.port)
-    from latent_lab.report.play_terminal import talk
-
+    """Do ``task=play``; without ``readers`` given there are a linear probe and the run's oracle, if it has one."""
     with player(job, readers) as at:
+        if not readers and task.fitted_on:
+            at.readers = tuple(own_readers(task, at.at))
+        if task.web:
+            from latent_lab.report.play_web import serve
+
+            return serve(at, task.port)
+        from latent_lab.report.play_terminal import talk
+
         return talk(at)
+
+
+def own_readers(task: "PlayTask", at: Session) -> list[Reader]:
+    """The step decoder if there is one, the oracle that ``task=thoughts`` has trained if there is one, and a linear probe."""
+    from latent_lab.report.thoughts_parts import readers  # only now: that module imports this one
+    from latent_lab.report.thoughts_reading import Reading
+    from latent_lab.report.thoughts_task import ThoughtsTask
+
+    folder = at.config.run_folder
+    oracles = [path.parent for path in sorted(folder.parent.glob(f"{folder.name}-oracle-*/{RESULT}"))]
+    return readers(Reading(ThoughtsTask(layers=["0"], train_size=task.fitted_on), at, oracles[-1] if oracles else None))

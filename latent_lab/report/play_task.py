@@ -16,7 +16,12 @@ class PlayTask:
     port: int = 0
     """Port of the page; 0 takes a free one."""
 
+    fitted_on: int = 2_000
+    """Training problems that the linear probe is fitted on; 0: no reader but the run's own step decoder."""
+
     def __post_init__(self) -> None:
+        if self.fitted_on and self.fitted_on < 100:
+            raise ValueError(f"fitted_on={self.fitted_on}: allowed are 0 (no probe) and 100 and more")
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port={self.port}: allowed are 0 (a free one) to 65535")
 
