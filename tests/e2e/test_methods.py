@@ -120,7 +120,7 @@ def small(name: str, tmp_path: Path) -> list[str]:
         overrides += ["model.layers=1", "model.width=32", "model.heads=2"]
     if "train_size" in config["dataset"]:
         overrides += ["dataset.train_size=16", "dataset.valid_size=8", "dataset.test_size=8"]
-        overrides += ["dataset.nodes=8", "dataset.max_hops=3"] if "nodes" in config["dataset"] else []
+        overrides += ["dataset.nodes=8", "dataset.max_hops=3", "dataset.balance=none"] if "nodes" in config["dataset"] else []
         overrides += ["dataset.hops=1"] if "hops" in config["dataset"] else []
     else:
         record = {"question": "Tom has 3 and 4.", "steps": ["<<3+4=7>>", "<<7-2=5>>"], "answer": "5"}
