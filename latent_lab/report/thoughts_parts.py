@@ -86,7 +86,10 @@ def interventions(reading: Reading) -> dict[str, Any]:
     report |= {"num_thoughts": report.pop("sweep"), "whole": whole}
     sums = reading.sums
     if sums and at.solver.num_slots:
-        report["interchange"] = interchange(column_report(at.solver, sums, seed=reading.config.seed, encoder=reading.encode))
+        exchanged = interchange(column_report(at.solver, sums, seed=reading.config.seed, encoder=reading.encode))
+        if at.solver.reasoner.loop.alone:  # later blocks of a slot hold nothing of the next thought that the answer could see
+            exchanged.pop("step", None)
+        report["interchange"] = exchanged
     return report
 
 

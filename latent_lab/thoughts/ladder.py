@@ -2,8 +2,8 @@
 
 L0 nothing above a constant guess; L1 decodable; L2 each thought holds its own step; L3 a language model can say what it holds;
 L4 what is said follows the model where it is wrong; L5 changing a thought changes the answer as it should. A level counts only if
-all below it hold. Thresholds are settings, fixed before test data are seen; each level has one primary endpoint, and the p-values
-of the five are adjusted together (Holm).
+all below it hold. Thresholds are settings, to be fixed before test data are seen; each level has one primary endpoint, and the
+p-values of the five are adjusted together (Holm).
 """
 
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ NAMES = {
 
 @dataclass
 class Thresholds:
-    """What a level takes; the defaults are those of the report's design and were fixed before any test problem was read."""
+    """What a level takes. They are settings, to be fixed before test problems are read; nothing here is fitted."""
 
     alpha: float = 0.05
     """Largest adjusted p-value of a level's primary endpoint."""
