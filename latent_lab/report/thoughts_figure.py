@@ -214,7 +214,7 @@ def flagship(path: Path, models: Mapping[str, Mapping[str, Any]]) -> None:
         seeds = sorted({each["seeds"] for each in models.values() if each.get("seeds")})
         counted = f"{' or '.join(map(str, seeds))} training seeds" if seeds else "training seeds"
         figure.text(
-            0.99, 0.012, f"whiskers: 95% intervals over {counted}; orange lines: floors", ha="right", fontsize=8, color=SOFT
+            0.99, 0.012, f"whiskers span the 95% intervals of {counted}; orange lines: floors", ha="right", fontsize=8, color=SOFT
         )
         figure.tight_layout(rect=(0, 0.03, 1, 0.93), w_pad=2)
         figure.savefig(path, metadata={"Software": None})
