@@ -80,7 +80,13 @@ def interventions(reading: Reading) -> dict[str, Any]:
     """Thoughts changed in every way, and for sums one column exchanged for another's."""
     at = reading.at
     report = intervention_report(
-        at.solver, reading.problems, reading.encoded, reading.train, reading.grammar, seed=reading.config.seed
+        at.solver,
+        reading.problems,
+        reading.encoded,
+        reading.train,
+        reading.grammar,
+        seed=reading.config.seed,
+        most=reading.task.intervened,
     )
     whole = report.pop("thoughts", {})
     report |= {"num_thoughts": report.pop("sweep"), "whole": whole}

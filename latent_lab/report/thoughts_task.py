@@ -27,6 +27,8 @@ class ThoughtsTask:
     only: list[str] = field(default_factory=list)
     """Parts to do: ``lenses``, ``probes``, ``oracle``, ``interventions``; empty: all. A level that rests on
     a part left out stays untested."""
+    intervened: int = 120
+    """Problems whose thoughts are removed, replaced and moved; exchanges of columns take all."""
     examples: int = 12
     """Problems in the page's explorer, drawn with a fixed seed."""
     thresholds: Thresholds = field(default_factory=Thresholds)
@@ -35,7 +37,7 @@ class ThoughtsTask:
     """Headline of the page."""
 
     def __post_init__(self) -> None:
-        for name, least in (("train_size", 100), ("examples", 1)):
+        for name, least in (("train_size", 100), ("intervened", 1), ("examples", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: allowed are {least} and more")
         if self.dtype not in ("float32", "float16", "bfloat16"):
