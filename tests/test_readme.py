@@ -26,7 +26,14 @@ def test_there_are_commands_for_both_doors() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_composes(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for run in ("stage=0", "stage=3", "experiment=stories_cot,seed=1", "experiment=gsm_hard_small,seed=1", "stories_hard-cot"):
+    for run in (
+        "demo-seed1",
+        "stage=0",
+        "stage=3",
+        "experiment=stories_cot,seed=1",
+        "experiment=gsm_hard_small,seed=1",
+        "stories_hard-cot",
+    ):
         (tmp_path / "outputs" / run).mkdir(parents=True)
         for name in ("config.yaml", "result.json"):
             (tmp_path / "outputs" / run / name).touch()

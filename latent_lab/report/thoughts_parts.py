@@ -231,7 +231,8 @@ def frontier(reading: Reading) -> dict[str, Any]:
         return {name: [(table.get(slot, {}).get(name) or {}).get("value") for slot in slots] for name in names}
 
     last = max(report["attention"], default="", key=int)
-    return {**report, "groups": by_slot(report["inner"]), "attention_last": by_slot(report["attention"].get(last, {}))}
+    attention = {"attention": by_slot(report["attention"].get(last, {})), "attention_by_block": report["attention"]}
+    return {**report, "groups": by_slot(report["inner"]), **attention}
 
 
 def shown(reading: Reading) -> list[dict[str, Any]]:
