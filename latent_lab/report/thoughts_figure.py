@@ -194,7 +194,7 @@ def flagship(path: Path, models: Mapping[str, Mapping[str, Any]]) -> None:
     if not models or any(value(each.get("accuracy")) < 0 or not each.get("columns") for each in models.values()):
         raise ValueError(f"models={list(models)}: give one or more, each with a score 'accuracy' and scores 'columns'")
     kinds = [name for name in ("accuracy", "probe", "oracle") if any(value(each.get(name)) >= 0 for each in models.values())]
-    titles = {"accuracy": "answers\nexact", "probe": "steps a\nprobe reads", "oracle": "steps an\noracle writes"}
+    titles = {"accuracy": "answers\nexact", "probe": "digits a\nprobe reads", "oracle": "steps an\noracle writes"}
     most = max(len(each["columns"]) for each in models.values())
     with rc_context(STYLE):
         figure = new_figure(10.5, 4.1)
