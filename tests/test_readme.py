@@ -28,6 +28,8 @@ def test_every_command_composes(command: str, tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     for run in (
         "demo-seed1",
+        "open",
+        "emergent",
         "stage=0",
         "stage=3",
         "experiment=stories_cot,seed=1",

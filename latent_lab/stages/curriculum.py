@@ -77,6 +77,8 @@ class Curriculum(Thinking):
             raise ValueError(f"mix={self.mix}: allowed are probabilities from 0 to 1")
         if self.kind in ("cot", "no_cot") and self.stages != [0]:
             raise ValueError(f"stages={self.stages}: stage.kind={self.kind} has no latent stages; allowed: [0]")
+        if self.kind == "pause" and self.alone:
+            raise ValueError("answer_sees=vectors: stage.kind=pause feeds no thought back; allowed are all, thoughts")
         unused, why = UNUSED[self.kind]
         for setting in fields(self):
             if setting.name in unused and getattr(self, setting.name) != setting.default:
