@@ -123,8 +123,8 @@ def interchange(report: dict[str, Any]) -> dict[str, Any]:
 def agreement(reading: Reading) -> dict[str, Any]:
     """What readers report where the model is wrong, and where one column was exchanged."""
     readers = {"probe": probe_reader(reading)}
-    if reading.oracle_folder is not None:
-        readers["oracle"] = oracle_reader(reading, opened(reading))
+    if reading.oracle_folder is not None and reads_one_thought(reader := opened(reading)):
+        readers["oracle"] = oracle_reader(reader)
     at = reading.at
     if at.solver.reasoner.loop.feeds != "thoughts":
         return {}
@@ -143,18 +143,22 @@ def agreement(reading: Reading) -> dict[str, Any]:
     return report
 
 
+def reads_one_thought(reader: Oracle) -> bool:
+    """Whether an oracle is asked about single thoughts as they are fed in; one that reads other layers, or all thoughts at once,
+    cannot be shown a thought that was exchanged alone."""
+    return reader.options.thoughts != "all" and list(reader.options.read_layers) == [0]
+
+
 TextReader = Callable[[Tensor | None, Sequence[int]], list[str]]
 
 
-def oracle_reader(reading: Reading, reader: Oracle) -> TextReader:
+def oracle_reader(reader: Oracle) -> TextReader:
     """An oracle as a reader of single thoughts: the step it writes."""
-    is_numbered = reader.options.thoughts == "all"
+    question = reader.writer.questions("step")[0]
 
     def read(vectors: Tensor | None, slots: Sequence[int]) -> list[str]:
-        steps = [reading.slots_to_steps[slot] if slot < len(reading.slots_to_steps) else None for slot in slots]
-        questions = [reader.writer.questions("step", number=(step or 0) + 1 if is_numbered else None)[0] for step in steps]
         given = None if vectors is None else vectors[:, None].to(reader.device)
-        return [each.text for each in reader.ask(given, questions, LONGEST_STEP)]
+        return [each.text for each in reader.ask(given, [question] * len(slots), LONGEST_STEP)]
 
     return read
 
@@ -252,8 +256,8 @@ def readers(reading: Reading) -> list[Reader]:
     found: list[Reader] = [StepReader(reading.at)] if reading.at.decoder is not None else []
     if reading.oracle_folder is not None:
         reader = opened(reading)
-        question = reader.writer.questions("step")[0] if reader.options.thoughts != "all" else None
-        if question is not None:
+        if reads_one_thought(reader):
+            question = reader.writer.questions("step")[0]
 
             def said(thoughts: Tensor) -> list[tuple[str, float | None]]:
                 asked = reader.ask(thoughts[:, None].to(reader.device), [question] * len(thoughts), LONGEST_STEP)

@@ -33,7 +33,7 @@ from latent_lab.thoughts.oracle_scores import (
 from latent_lab.thoughts.questions import Item, Material
 from latent_lab.thoughts.scores import score, with_floor
 from latent_lab.thoughts.sources import Vectors
-from latent_lab.thoughts.store import ThoughtStore
+from latent_lab.thoughts.store import StoreError, ThoughtStore, layer_numbers
 
 FLOORS = ("none", "shuffled", "shuffled_in_stratum")
 """Sources whose scores are floors; asked about all items, as the real one is."""
@@ -165,7 +165,7 @@ def examination(
     max_items: int,
 ) -> Exam:
     """The exam on whole problems, in an order drawn from ``seed``, of at most ``max_items`` steps."""
-    layers, c = tuple(train.layers[: len(oracle.options.read_layers)]), oracle.latents_per_step
+    layers, c = layers_read(oracle, train), oracle.latents_per_step
     learned, examined = Material(train, grammar, layers, c), Material(test, grammar, layers, c)
     order = list(range(len(examined.rows)))
     random.Random(seed).shuffle(order)
@@ -179,6 +179,23 @@ def examination(
         vectors = replace(vectors, other_seed=torch.stack([v.flatten() for v in thoughts(oracle, other, same)]))
     longest = max((len(oracle.writer.target(learned.step(item))) for item in learned.items), default=1)
     return Exam(oracle, learned, examined, items, vectors, seed, longest + 4)
+
+
+def layers_read(oracle: Oracle, store: ThoughtStore) -> tuple[int, ...]:
+    """The layers of a store that an oracle was trained to read.
+
+    A store of these alone is taken as it is; of another, whose last layer is the model's last, they are picked. StoreError where
+    it does not hold them.
+    """
+    wanted = oracle.options.read_layers
+    if len(store.layers) == len(wanted):
+        return store.layers
+    numbers = layer_numbers(wanted, max(store.layers))
+    if missing := [number for number in numbers if number not in store.layers]:
+        raise StoreError(
+            f"{store.folder} holds the layers {list(store.layers)}; the oracle reads layer {missing[0]}: collect it, too"
+        )
+    return numbers
 
 
 def source_part(exam: Exam, readings: Sequence[Reading], bits: float | None) -> dict[str, Any]:

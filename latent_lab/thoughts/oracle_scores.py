@@ -75,7 +75,10 @@ def vectors_of(train: Material, test: Material, items: Sequence[Item], oracle: O
     most = max([*slots, 0])
     means = torch.nn.functional.pad(means, (0, 0, 0, max(most + 1 - len(means), 0)))
     strata = [f"{slot}/{len(test.rows[i.problem]['steps'])}/{kind(test, i)}" for slot, i in zip(slots, items, strict=True)]
-    return Vectors(rows, slots, [test.rows[item.problem]["id"] for item in items], strata, labels, means)
+    start = None
+    if oracle.options.thoughts != "all":  # the state at the start marker is the first thought
+        start = torch.stack([test.vectors(item.problem, (0,)).flatten() for item in items])
+    return Vectors(rows, slots, [test.rows[item.problem]["id"] for item in items], strata, labels, means, start)
 
 
 def kind(material: Material, item: Item) -> str:

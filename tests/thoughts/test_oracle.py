@@ -13,11 +13,11 @@ from latent_lab.sequences import IGNORE
 from latent_lab.thoughts.grammar import ADDITION
 from latent_lab.thoughts.oracle import Asked, HeadOracle, Oracle, Reading, lay, lay_apart
 from latent_lab.thoughts.oracle_options import OracleOptions
-from latent_lab.thoughts.oracle_report import calibration, oracle_report
+from latent_lab.thoughts.oracle_report import calibration, layers_read, oracle_report
 from latent_lab.thoughts.oracle_scores import cross_entropy
 from latent_lab.thoughts.oracle_scoring import log_probabilities, trie
 from latent_lab.thoughts.questions import Question
-from latent_lab.thoughts.store import ThoughtStore
+from latent_lab.thoughts.store import StoreError, ThoughtStore
 
 PROBLEMS = Arithmetic(train_size=18, digits=[2], probabilities=[1.0]).load("train")
 STEPS = ["2+4=6 write 6", "2+4=16 write 6", "carry 1 write 1", "9+9=18 write 8 carry 1"]
@@ -202,3 +202,18 @@ def test_bits_and_calibration_by_hand() -> None:
 def test_options_that_cannot_be(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         OracleOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("read", "stored_layers", "found"),
+    [([0], [0, 1, 2], (0,)), ([2], [0, 1, 2], (2,)), ([0.5], [0, 1, 2], (1,)), ([1], [1], (1,))],
+)
+def test_the_layers_an_oracle_was_trained_on_are_those_it_is_shown(
+    read: list[float], stored_layers: list[int], found: tuple[int, ...]
+) -> None:
+    assert layers_read(made(read_layers=read), Stored(Path(), {"layers": stored_layers, "shards": []})) == found
+
+
+def test_a_store_without_them_is_refused() -> None:
+    with pytest.raises(StoreError, match="the oracle reads layer 1: collect it, too"):
+        layers_read(made(read_layers=[1]), Stored(Path(), {"layers": [0, 2], "shards": []}))
