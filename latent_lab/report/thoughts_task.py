@@ -27,7 +27,7 @@ class ThoughtsTask:
     only: list[str] = field(default_factory=list)
     """Parts to do: ``lenses``, ``probes``, ``oracle``, ``interventions``; empty: all. A level that rests on
     a part left out stays untested."""
-    intervened: int = 120
+    intervened: int = 80
     """Problems whose thoughts are removed, replaced and moved; exchanges of columns take all."""
     examples: int = 12
     """Problems in the page's explorer, drawn with a fixed seed."""
