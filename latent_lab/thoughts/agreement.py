@@ -28,6 +28,10 @@ Reader = Callable[[Tensor | None, Sequence[int]], Sequence[str]]
 """``reader(vectors [n, width] or None, slots [n])``: the text of a step for each vector (None: without any vector)."""
 
 
+MOST_ROUNDS = 24
+"""Times each problem is misled at most."""
+
+
 @dataclass(frozen=True)
 class Thinking:
     """What a model thought and answered."""
@@ -136,6 +140,12 @@ def disagreements(
     return found
 
 
+def thoughts_at(thinking: Thinking, cases: Sequence[Disagreement]) -> Tensor:
+    """``[cases, width]``: the thoughts of the steps the model has wrong."""
+    places = torch.tensor([(c.problem, c.slot) for c in cases], dtype=torch.long).view(-1, 2)
+    return thinking.thoughts[places[:, 0], places[:, 1]]
+
+
 def agreement_report(
     solver: Solver,
     problems: Sequence[Problem],
@@ -149,28 +159,34 @@ def agreement_report(
 ) -> dict[str, Any]:
     """How often each reader reports the model's wrong value, and how often the gold one: ``{errors, made, wrong, readers}``.
 
-    With fewer than ``least`` natural errors the model is misled (``made``: whether it was). Each reader has ``model``, ``gold``
-    (scores), ``difference`` (with its interval, problems resampled) and the same ``without`` its vector.
+    With fewer than ``least`` natural errors the model is misled (``made``: how often each problem was, 0 for not at all), again
+    and again with other thoughts, until there are enough. Each reader has ``model``, ``gold`` (scores), ``difference`` (with its
+    interval, problems resampled) and the same ``without`` its vector.
     """
-    thinking = think(solver, encoded)
-    cases = disagreements(problems, thinking.answers, grammar, slot_of_step)
-    made = len(cases) < least
-    if made:
-        exchange = misled(thinking, problems, slot_of_step, seed)
-        thinking = think(solver, encoded, exchange)
-        cases = disagreements(problems, thinking.answers, grammar, slot_of_step, exchange.slots.tolist())
-    wrong = sum(a != p.answer for p, a in zip(problems, thinking.answers, strict=True)) / max(len(problems), 1)
-    found: dict[str, Any] = {"errors": len(cases), "made": made, "wrong": wrong, "readers": {}}
+    clean = think(solver, encoded)
+    cases = disagreements(problems, clean.answers, grammar, slot_of_step)
+    vectors = [thoughts_at(clean, cases)]
+    answers, made = clean.answers, 0
+    if len(cases) < least:
+        cases, vectors, answers = [], [], []
+        while made < MOST_ROUNDS and len(cases) < least:
+            exchange = misled(clean, problems, slot_of_step, seed + made)
+            thinking = think(solver, encoded, exchange)
+            found = disagreements(problems, thinking.answers, grammar, slot_of_step, exchange.slots.tolist())
+            vectors.append(thoughts_at(thinking, found))
+            cases, answers, made = [*cases, *found], [*answers, *thinking.answers], made + 1
+    gold = [p.answer for p in problems] * max(made, 1)
+    wrong = sum(a != g for a, g in zip(answers, gold, strict=True)) / max(len(gold), 1)
+    report: dict[str, Any] = {"errors": len(cases), "made": made, "wrong": wrong, "readers": {}}
     if not cases:
-        return found
-    rows, slots = [c.problem for c in cases], [c.slot for c in cases]
-    vectors = thinking.thoughts[rows, slots]
+        return report
+    read, slots = torch.cat(vectors), [c.slot for c in cases]
     for name, reader in readers.items():
-        found["readers"][name] = {
-            **report_of(reader(vectors, slots), cases, problems, grammar, seed),
+        report["readers"][name] = {
+            **report_of(reader(read, slots), cases, problems, grammar, seed),
             "without": report_of(reader(None, slots), cases, problems, grammar, seed),
         }
-    return found
+    return report
 
 
 def report_of(

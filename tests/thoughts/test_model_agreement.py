@@ -62,4 +62,6 @@ def test_left_alone_the_thoughts_and_answers_are_the_models_own(run: Path, tmp_p
 
         made = agreement_report(at.solver, at.problems, encoded, ADDITION, {"constant": constant}, least=1)
         assert made["errors"] >= 0
+        few = agreement_report(at.solver, at.problems[:1], encoded[:1], ADDITION, {"constant": constant}, least=1)
+        assert (few["made"], few["errors"], few["readers"]) == (24, 0, {}), "one problem has no donor: tried, and nothing found"
         assert set(made["readers"]) <= {"constant"}
