@@ -30,7 +30,8 @@ def decodable(result: dict[str, Any], primary: str, thresholds: Thresholds) -> E
         f"learns to {percent(control)}, and the best floor is {percent(field['floor'])}."
     )
     is_above = field["gain"]["low"] is not None and field["gain"]["low"] > 0
-    return Endpoint("L1", f"selectivity of the probe for '{primary}'", field["selectivity"], "above 0", says, (is_above,))
+    selectivity = {**field["selectivity"], "n": field["n"]}
+    return Endpoint("L1", f"selectivity of the probe for '{primary}'", selectivity, "above 0", says, (is_above,))
 
 
 def position_specific(result: dict[str, Any], primary: str, thresholds: Thresholds) -> Endpoint:
@@ -40,7 +41,7 @@ def position_specific(result: dict[str, Any], primary: str, thresholds: Threshol
     if position is None:
         return Endpoint("L2", endpoint, None, "above 0", "No matrix of slots and steps was measured.")
     says = f"A probe reads a thought's own step better than the best other one by {100 * position['value']:.1f} points."
-    return Endpoint("L2", endpoint, position, "above 0", says)
+    return Endpoint("L2", endpoint, {**position, "n": result.get("n", 0)}, "above 0", says)
 
 
 def verbalisable(result: dict[str, Any], primary: str, thresholds: Thresholds) -> Endpoint:
