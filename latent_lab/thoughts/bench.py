@@ -11,7 +11,8 @@ from latent_lab.edits import Edits, Recorder
 from latent_lab.grading.evaluate import Solver, evenly
 from latent_lab.problems import Problem
 from latent_lab.sequences import Encoded
-from latent_lab.thoughts.editing import KINDS, Prompts, Written, exchange, hooks, scores, write
+from latent_lab.thoughts.editing import KINDS, Prompts, Written, exchange, hooks, write
+from latent_lab.thoughts.scores import scores
 from latent_lab.thoughts.sources import Vectors
 
 EditsOf = Callable[[slice], Edits]
@@ -75,8 +76,7 @@ class Bench:
         places = list(range(len(self.problems))) if chosen is None else list(chosen)
         flips = [mine != clean for mine, clean in zip(made.answers, self.clean.answers, strict=True)]
         columns: list[Sequence[float]] = [made.correct, flips, divergence(self.clean, made), self.clean.correct, *more.values()]
-        table = torch.tensor([[float(column[i]) for column in columns] for i in places]).reshape(-1, len(columns))
-        made_of = scores(table.double().numpy(), [self.problems[i].id for i in places])
+        made_of = scores([[float(column[i]) for i in places] for column in columns], [self.problems[i].id for i in places])
         return {"n": len(places), **dict(zip(("accuracy", "flips", "kl", "clean", *more), made_of, strict=True))}
 
     def replaced(self, vectors: Tensor, slots: Sequence[int], chosen: Tensor | None = None) -> EditsOf:

@@ -22,7 +22,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,8 +29,9 @@ from latent_lab.edits import Edits, Recorder
 from latent_lab.grading.evaluate import Solver, evenly
 from latent_lab.problems import Problem
 from latent_lab.sequences import Encoded, encode
-from latent_lab.thoughts.editing import Prompts, exchange, hooks, noisy, scores, write, write_all
+from latent_lab.thoughts.editing import Prompts, exchange, hooks, noisy, write, write_all
 from latent_lab.thoughts.pairs import APART, Columns, Pair, independent_pairs, minimal_pairs
+from latent_lab.thoughts.scores import scores
 
 OUTCOMES = ("target", "donor", "keep", "other")
 """What an answer can be: the worked-out target, the donor's answer, the recipient's as it was, or anything else."""
@@ -214,8 +214,8 @@ class Rows:
         for p, answer in ((self.pairs[i], self.answers[i]) for i in places):
             worked_out = (answer == p.digit, answer == p.composed, answer == p.next)
             hits.append((*outcome(answer, p.target(self.kind), p.donor.answer, p.recipient.answer), *worked_out))
-        table = np.array(hits, dtype=np.float64).reshape(-1, len(NAMES))
-        made = scores(table, [self.pairs[i].recipient.id for i in places])
+        rows = [[float(hit[k]) for hit in hits] for k in range(len(NAMES))]
+        made = scores(rows, [self.pairs[i].recipient.id for i in places])
         return {"n": len(places), **dict(zip(NAMES, made, strict=True))}
 
 
@@ -233,12 +233,12 @@ class Drops:
 
     def __call__(self, places: Sequence[int]) -> dict[str, Any]:
         """The row of some of the pairs."""
-        lost = []
+        wins, accuracy = [], []
         for i in places:
             p, target = self.pairs[i], self.pairs[i].target(self.kind)
-            wins = float(self.with_donor[i] == target) - float(self.without[i] == target)
-            lost.append((wins, float(self.without[i] != p.recipient.answer)))
-        made = scores(np.array(lost).reshape(-1, 2), [self.pairs[i].recipient.id for i in places])
+            wins.append(float(self.with_donor[i] == target) - float(self.without[i] == target))
+            accuracy.append(float(self.without[i] != p.recipient.answer))
+        made = scores([wins, accuracy], [self.pairs[i].recipient.id for i in places])
         return {"n": len(places), **dict(zip(("wins", "accuracy"), made, strict=True))}
 
 

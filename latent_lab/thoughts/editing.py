@@ -6,10 +6,8 @@ are thought anew, unless they are edited too: an edit acts as it would while the
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
@@ -17,7 +15,6 @@ from transformers import LogitsProcessor
 from latent_lab.batching import collate
 from latent_lab.edits import Edits, Recorder
 from latent_lab.grading.evaluate import Solver, evenly
-from latent_lab.grading.statistics import RESAMPLES
 from latent_lab.problems import Problem
 from latent_lab.reasoner import Paused
 from latent_lab.sequences import Encoded
@@ -223,29 +220,3 @@ def noisy(kept: Recorder, generator: torch.Generator) -> Recorder:
     parts = (kept.thoughts, kept.keys, kept.values, kept.residuals)
     made: list[Any] = [{place: noise_like(held, generator) for place, held in part.items()} for part in parts]
     return Recorder(*made)
-
-
-@lru_cache(maxsize=16)
-def resamples(clusters: int, seed: int) -> np.ndarray:
-    """``[resamples, clusters]``: how often each cluster is drawn in each resample of a bootstrap."""
-    rng = np.random.default_rng(seed)
-    drawn = [np.bincount(rng.integers(0, clusters, clusters), minlength=clusters) for _ in range(RESAMPLES)]
-    return np.stack(drawn).astype(np.float64)
-
-
-def scores(hits: Sequence[Sequence[float]] | np.ndarray, problems: Sequence[str], *, seed: int = 0) -> list[dict[str, Any]]:
-    """The score (:func:`latent_lab.thoughts.scores.score`) of each column of ``hits [items, columns]``, all at once."""
-    table = np.asarray(hits, dtype=np.float64)
-    order = {problem: i for i, problem in enumerate(dict.fromkeys(problems))}
-    if not order:
-        return [{"value": None, "n": 0, "low": None, "high": None, "clusters": 0} for _ in range(table.shape[-1])]
-    index = np.array([order[problem] for problem in problems])
-    sums = np.stack([np.bincount(index, column, len(order)) for column in table.T], axis=1)
-    sizes = np.bincount(index, minlength=len(order)).astype(np.float64)
-    weights = resamples(len(order), seed)
-    drawn = (weights @ sums) / (weights @ sizes)[:, None]
-    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
-    rows = zip(table.mean(0), low, high, strict=True)
-    return [
-        {"value": float(v), "n": len(table), "low": float(lo), "high": float(hi), "clusters": len(order)} for v, lo, hi in rows
-    ]

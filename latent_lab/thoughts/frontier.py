@@ -22,8 +22,7 @@ from latent_lab.grading.evaluate import Solver, evenly
 from latent_lab.problems import Problem
 from latent_lab.problems.graphs import distances, shortest_path_nodes
 from latent_lab.sequences import Encoded
-from latent_lab.thoughts.editing import scores
-from latent_lab.thoughts.scores import with_floor
+from latent_lab.thoughts.scores import score, with_floor
 
 GROUPS = ("not_reachable", "reachable", "frontier", "optimal")
 EDGE = 3
@@ -182,7 +181,7 @@ def by_group(values: Sequence[dict[str, list[float]]], names: Sequence[str]) -> 
     found = {}
     for group in GROUPS:
         kept = [(float(np.mean(each[group])), name) for each, name in zip(values, names, strict=True) if each[group]]
-        found[group] = scores(np.array([[value] for value, _ in kept]).reshape(-1, 1), [name for _, name in kept])[0]
+        found[group] = score([value for value, _ in kept], [name for _, name in kept])
     return found
 
 

@@ -7,31 +7,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latent_lab.grading.statistics import RESAMPLES
+from latent_lab.thoughts.scores import resamples
 
-CHUNK = 4_000_000
-"""Entries of the resamples that are turned into floats at a time, if there are more; else they stay floats."""
 LEVEL = 0.95
 
 
 class Resampler:
-    """Bootstrap resamples of problems, drawn once: every score of a report is over the same ones, so differences are paired."""
+    """The bootstrap resamples of :mod:`latent_lab.thoughts.scores`, for many scores at once and the differences between them."""
 
-    def __init__(self, num_problems: int, seed: int = 0, num_resamples: int = RESAMPLES) -> None:
-        generator = torch.Generator().manual_seed(seed)
+    def __init__(self, num_problems: int, seed: int = 0) -> None:
         self.num_problems = num_problems
-        counts = torch.zeros(num_resamples, num_problems, dtype=torch.int16)
-        for row in counts:
-            row += torch.randint(num_problems, (num_problems,), generator=generator).bincount(minlength=num_problems).short()
-        self.parts = counts.split(max(1, CHUNK // num_problems))
-        if len(self.parts) == 1:
-            self.parts = (counts.float(),)
+        self.counts = torch.from_numpy(resamples(num_problems, seed))
 
     def sums(self, values: Tensor) -> Tensor:
-        """``[..., resamples]`` of values ``[..., problems]``: their sums in every resample; the first entry is the sum of all."""
+        """``[..., 1 + resamples]`` of values ``[..., problems]``: the sum of all, and their sums in every resample."""
         flat = values.reshape(-1, self.num_problems).double()
-        drawn = [flat.float() @ part.float().T for part in self.parts]
-        return torch.cat([flat.sum(1, keepdim=True), *(part.double() for part in drawn)], 1).view(*values.shape[:-1], -1)
+        drawn = (flat.float() @ self.counts.T).double()
+        return torch.cat([flat.sum(1, keepdim=True), drawn], 1).view(*values.shape[:-1], -1)
 
     def means(self, sums: Tensor, counts: Tensor) -> Tensor:
         """``[..., 1 + resamples]``: ratios of sums to numbers of items ``[..., problems]``; NaN where there is no item."""

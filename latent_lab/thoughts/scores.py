@@ -11,7 +11,7 @@ from latent_lab.grading.statistics import RESAMPLES
 TAILS = (0.025, 0.975)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=4)
 def resamples(n: int, seed: int) -> np.ndarray:
     """``[resamples, n]``: how often each of ``n`` problems is drawn in a bootstrap resample; the same for every score."""
     rng = np.random.default_rng(seed)
@@ -26,19 +26,26 @@ def per_problem(hits: Sequence[Sequence[float]], problems: Sequence[str]) -> tup
     return np.stack([np.bincount(index, np.asarray(h, dtype=float), minlength=len(place)) for h in hits]), sizes
 
 
-def score(hits: Sequence[float], problems: Sequence[str], *, seed: int = 0) -> dict[str, Any]:
-    """Mean of ``hits`` with an interval that resamples whole problems: ``{value, n, low, high, clusters}``.
+def scores(hits: Sequence[Sequence[float]], problems: Sequence[str], *, seed: int = 0) -> list[dict[str, Any]]:
+    """Means of the rows of ``hits [rows, items]``: ``{value, n, low, high, clusters}`` each, whole problems resampled.
 
-    ``n`` counts the hits, ``clusters`` the problems they belong to.
+    ``problems [items]`` names what each item belongs to; ``n`` counts the items, ``clusters`` the problems.
     """
     if not problems:
-        return {"value": None, "n": 0, "low": None, "high": None, "clusters": 0}
-    sums, sizes = per_problem([hits], problems)
+        return [{"value": None, "n": 0, "low": None, "high": None, "clusters": 0} for _ in hits]
+    sums, sizes = per_problem(hits, problems)
     drawn = resamples(len(sizes), seed)
-    means = (drawn @ sums[0]) / (drawn @ sizes)
-    low, high = np.quantile(means, TAILS)
-    value = float(sums[0].sum() / sizes.sum())
-    return {"value": value, "n": len(hits), "low": float(low), "high": float(high), "clusters": len(sizes)}
+    low, high = np.quantile((drawn @ sums.T) / (drawn @ sizes)[:, None], TAILS, axis=0)
+    values = sums.sum(1) / sizes.sum()
+    return [
+        {"value": float(value), "n": len(problems), "low": float(lo), "high": float(hi), "clusters": len(sizes)}
+        for value, lo, hi in zip(values, low, high, strict=True)
+    ]
+
+
+def score(hits: Sequence[float], problems: Sequence[str], *, seed: int = 0) -> dict[str, Any]:
+    """The one of :func:`scores` with a single row."""
+    return scores([hits], problems, seed=seed)[0]
 
 
 def gain(value: float | None, floor: float | None) -> float | None:
@@ -55,8 +62,8 @@ def with_floor(
 
     The interval of the gain resamples problems, score and floors together.
     """
-    whole = score(hits, problems, seed=seed)
-    each = {name: score(values, problems, seed=seed) for name, values in floors.items()}
+    whole, *others = scores([hits, *floors.values()], problems, seed=seed)
+    each = dict(zip(floors, others, strict=True))
     most = max((s["value"] for s in each.values() if s["value"] is not None), default=0.0)
     found = {**whole, "floors": each, "floor": most, "gain": {"value": gain(whole["value"], most), "low": None, "high": None}}
     if problems:

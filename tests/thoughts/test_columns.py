@@ -21,9 +21,8 @@ from latent_lab.thoughts.columns import (
     outcome,
     slots_of_step,
 )
-from latent_lab.thoughts.editing import Prompts, scores, write_all
+from latent_lab.thoughts.editing import Prompts, write_all
 from latent_lab.thoughts.pairs import Columns, independent_pairs, minimal_pairs, pair
-from latent_lab.thoughts.scores import score
 from tests.tiny import train
 
 
@@ -94,16 +93,6 @@ def test_minimal_pairs_differ_in_one_digit_and_do_to_the_carry_what_they_say() -
 def test_an_answer_is_one_outcome(answer: str | None, is_what: int) -> None:
     assert outcome(answer, "1", "2", "3") == tuple(i == is_what for i in range(4))
     assert outcome("1", "1", "1", "3") == (True, False, False, False)
-
-
-def test_scores_of_many_columns_are_those_of_each() -> None:
-    hits, ids = [[1, 0], [0, 0], [1, 1], [1, 0]], ["a", "b", "b", "c"]
-    found = scores(hits, ids, seed=3)
-    for column, got in enumerate(found):
-        want = score([row[column] for row in hits], ids, seed=3)
-        assert got.keys() == want.keys()
-        assert all(got[key] == pytest.approx(want[key]) for key in want)
-    assert scores([], [])[:1] == []
 
 
 # On a model

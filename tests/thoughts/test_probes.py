@@ -362,4 +362,4 @@ def test_resampled_once_the_scores_are_those_of_scores() -> None:
     theirs = score(hits.T.flatten().tolist(), [str(i) for i in range(80) for _ in range(3)])
     assert {key: ours[key] for key in ("n", "clusters")} == {"n": 240, "clusters": 80}
     for key in ("value", "low", "high"):
-        assert ours[key] == pytest.approx(theirs[key], abs=0.01)
+        assert ours[key] == pytest.approx(theirs[key], abs=1e-6)

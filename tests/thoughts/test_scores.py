@@ -3,7 +3,7 @@
 import pytest
 
 from latent_lab.grading.statistics import cluster_bootstrap
-from latent_lab.thoughts.scores import gain, score, with_floor
+from latent_lab.thoughts.scores import gain, score, scores, with_floor
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,9 @@ def test_the_interval_is_that_of_the_clustered_bootstrap() -> None:
 def test_nothing_has_no_score() -> None:
     assert score([], [])["value"] is None
     assert with_floor([], {"majority": []}, [])["gain"]["value"] is None
+
+
+def test_scores_of_many_rows_are_those_of_each() -> None:
+    rows, ids = [[1, 0, 1, 1], [0, 0, 1, 0]], ["a", "b", "b", "c"]
+    assert scores(rows, ids, seed=3) == [score(row, ids, seed=3) for row in rows]
+    assert [each["value"] for each in scores([[], []], [])] == [None, None]
