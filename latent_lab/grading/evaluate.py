@@ -178,7 +178,7 @@ class Solver:
         if self.layout.writes_first():
             questions = collate([join(p, None, with_target=False) for p in problems], self.backbone.pad).to(self.reasoner.device)
             ends = [self.backbone.tokenizer.eos_token_id, tokens.start]
-            new = self._generate(questions, ends, None).tolist()
+            new = self.generate(questions, ends, None).tolist()
             before = [row[: min((row.index(e) for e in ends if e in row), default=len(row))] for row in new]
             left = self.room - self.num_slots - len(MARKERS)  # a model that does not stop must leave room to think and answer
             problems = [replace(p, question=(*p.question, *b)[:left]) for p, b in zip(problems, before, strict=True)]
@@ -220,7 +220,7 @@ class Solver:
         eos = self.backbone.tokenizer.eos_token_id
         # A donor thinks in as many slots as the problem it gives its thoughts to: only the question is its own.
         edit = self._edit([replace(p, question=donor.question) for p, donor in zip(problems, donors, strict=True)], control)
-        new = self._generate(batch, [eos], edit).tolist()
+        new = self.generate(batch, [eos], edit).tolist()
         replies = []
         for problem, prompt, row in zip(problems, prompts, new, strict=True):
             # Steps the model wrote before it thought stand in the prompt, and are part of what it wrote.
@@ -231,7 +231,8 @@ class Solver:
             replies.append(Reply(problem.id, text, len(first) + len(row) + stopped, prompt.num_slots, stopped))
         return replies
 
-    def _generate(self, batch: Batch, ends: list[int], edit: ThoughtEdit | None) -> Tensor:
+    def generate(self, batch: Batch, ends: list[int], edit: ThoughtEdit | None) -> Tensor:
+        """The ids a batch of prompts is continued with, greedily, until one of ``ends`` or as far as there is room."""
         tool: dict[str, Any] = {"logits_processor": [Calculator(self.calculator)]} if self.calculator else {}
         return self.reasoner.generate(
             batch.input_ids,

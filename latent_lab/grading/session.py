@@ -120,7 +120,7 @@ def session(job: Job, task: Answers) -> Iterator[Session]:
             if run.result is None and isinstance(config.judge, Asking):
                 config.judge.check_ready()  # or the answers would wait for somebody who cannot be asked
             seed_everything(config.seed)
-            solver, info, decoder = solver_of(config.run_folder, trained, config, at, task)
+            solver, info, decoder = solver_of(config.run_folder, trained, at, config.batch_size, task)
             if run.result is None:
                 run.track(config.tracker, job_type="eval", group=job.group)
             yield Session(config, trained, run, problems, solver, info, decoder, at)
@@ -128,7 +128,7 @@ def session(job: Job, task: Answers) -> Iterator[Session]:
 
 
 def solver_of(
-    folder: Path, trained: TrainConfig, config: EvalConfig, at: "Accelerator", task: Answers
+    folder: Path, trained: TrainConfig, at: "Accelerator", batch_size: int, task: Answers
 ) -> tuple[Solver, checkpoint.Info, StepDecoder | None]:
     """A finished run's model, ready to answer, and what was trained to read its thoughts."""
     backbone, info, decoder = checkpoint.load(folder / CHECKPOINT, getattr(trained.model, "dtype", "float32"))
@@ -139,7 +139,7 @@ def solver_of(
         stage=info.stage,
         num_slots=info.num_slots if task.num_slots is None else task.num_slots,
         max_new_tokens=task.max_new_tokens or info.max_new_tokens,
-        batch_size=config.batch_size,
+        batch_size=batch_size,
         rank=at.process_index,
         world=at.num_processes,
         thoughts_by=trained.stage.thoughts_by if task.thoughts == "as_trained" else task.thoughts,

@@ -22,9 +22,9 @@ from latent_lab.grading.task import Answers
 from latent_lab.job import Job
 from latent_lab.problems import Problem
 from latent_lab.problems.arithmetic import addition, sum_asked
-from latent_lab.reasoner import ThoughtEdit
 from latent_lab.run import RESULT
 from latent_lab.sequences import IGNORE, Encoded
+from latent_lab.thoughts.pairs import Columns, NoSum
 
 if TYPE_CHECKING:
     from latent_lab.report.play_task import PlayTask
@@ -240,7 +240,11 @@ class Player:
             return fed[slot]
 
         is_fed = solver.reasoner.loop.feeds != "tokens"
-        text, stopped = write(solver, problem, edit if is_fed else None)
+        batch = collate(solver.prompts([problem]), solver.backbone.pad).to(solver.reasoner.device)
+        end = solver.backbone.tokenizer.eos_token_id
+        (row,) = solver.generate(batch, [end], edit if is_fed else None).tolist()
+        stopped = end in row
+        text = str(solver.backbone.tokenizer.decode(row[: row.index(end)] if stopped else row))
         width = solver.reasoner.model.config.hidden_size
         if is_fed:
             rows = [fed[slot][0] for slot in sorted(fed)]
@@ -249,23 +253,6 @@ class Player:
             thoughts = solver.thoughts([problem])[0] if count else torch.zeros(0, width)
         answer = solver.rules.verdict(text, "0", truncated=not stopped).answer
         return answer or ("no answer" if stopped else "no end") + (f" ({text.strip()})" if text.strip() else ""), thoughts
-
-
-def write(solver: Any, problem: Encoded, edit: ThoughtEdit | None) -> tuple[str, bool]:
-    """What the model writes, and whether it ended by itself."""
-    batch = collate(solver.prompts([problem]), solver.backbone.pad).to(solver.reasoner.device)
-    end = solver.backbone.tokenizer.eos_token_id
-    (row,) = solver.reasoner.generate(
-        batch.input_ids,
-        batch.attention_mask,
-        max_new_tokens=max(min(solver.max_new_tokens, solver.room - batch.input_ids.shape[1]), 1),
-        eos_token_id=[end],
-        pad_token_id=solver.backbone.pad,
-        edit=edit,
-        is_closed=batch.is_closed,
-    ).tolist()
-    stopped = end in row
-    return str(solver.backbone.tokenizer.decode(row[: row.index(end)] if stopped else row)), stopped
 
 
 def as_question(text: str) -> str:
@@ -295,30 +282,18 @@ def step_of(problem: Problem, slot: int) -> str | None:
 
 def expected(problem: Problem, edits: Sequence[Edit]) -> str | None:
     """The sum in which each swapped column has the donor's digit and carry; None where an edit has no such meaning."""
-    own = sum_asked(problem.question)
-    if not own or not edits or any(edit.kind != "swap" for edit in edits):
+    if not edits or any(edit.kind != "swap" for edit in edits):
         return None
-    said = {}
-    for edit in edits:
-        other = sum_asked(edit.donor)
-        if not other or edit.slot > min(own["digits"], other["digits"]):
-            return None
-        said[edit.slot - 1] = columns(other)[edit.slot - 1]
-    carry, digits = 0, []
-    for place, (a, b) in enumerate(zip(reversed(str(own["a"])), reversed(str(own["b"])), strict=True)):
-        digit, carry = said.get(place, ((int(a) + int(b) + carry) % 10, (int(a) + int(b) + carry) // 10))
-        digits.append(digit)
-    return str(int("".join(map(str, [carry, *reversed(digits)]))))
-
-
-def columns(known: dict[str, int]) -> list[tuple[int, int]]:
-    """Digit written and carry out of each column of a sum, from the units up."""
-    found, carry = [], 0
-    for a, b in zip(reversed(str(known["a"])), reversed(str(known["b"])), strict=True):
-        total = int(a) + int(b) + carry
-        carry = total // 10
-        found.append((total % 10, carry))
-    return found
+    try:
+        own, said = Columns.of(problem), {}
+        for edit in edits:
+            there = Columns.of(as_problem(edit.donor)).added()
+            if edit.slot > min(len(own.a), len(there)):
+                return None
+            said[edit.slot - 1] = there[edit.slot - 1]
+    except NoSum:
+        return None
+    return own.answer(said)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from latent_lab.report.thoughts_task import ThoughtsTask
 from latent_lab.run import RESULT
 from latent_lab.sequences import Encoded
 from latent_lab.thoughts.grammar import Grammar, grammar_of
+from latent_lab.thoughts.probe_targets import key_of
 from latent_lab.thoughts.store import ThoughtStore, collect
 
 STORES = "stores"
@@ -62,9 +63,9 @@ class Reading:
     @cached_property
     def fitting(self) -> list[Problem]:
         """Problems of the run's training split that readers are fitted on; none of them is among those that are read."""
-        read = {asked(problem) for problem in self.problems}
+        read = {key_of(problem) for problem in self.problems}
         known: list[Problem] = self.at.trained.dataset.load("train")
-        return [problem for problem in known if asked(problem) not in read][: self.task.train_size]
+        return [problem for problem in known if key_of(problem) not in read][: self.task.train_size]
 
     @cached_property
     def grammar(self) -> Grammar:
@@ -132,7 +133,7 @@ class Reading:
         if named is None:
             return None
         folder = run_named(named, self.config.outputs)
-        solver, _, _ = solver_of(folder, trained_config(folder), self.config, self.at.accelerator, Answers())
+        solver, _, _ = solver_of(folder, trained_config(folder), self.at.accelerator, self.config.batch_size, Answers())
         if solver.reasoner.model.config.hidden_size != self.at.solver.reasoner.model.config.hidden_size:
             raise Unreadable(
                 f"task.other_run: the thoughts of {named} have another width; allowed: the same run with another seed"
@@ -153,12 +154,6 @@ def run_named(name: str, outputs: str) -> Path:
     if folder is None:
         raise Unreadable(f"run: {name} is no finished run; allowed: its folder, or its name below {outputs}")
     return folder
-
-
-def asked(problem: Problem) -> object:
-    """What makes two problems the same: the unordered pair of operands of a sum, elsewhere the question."""
-    meta = problem.meta if {"a", "b"} <= problem.meta.keys() else sum_asked(problem.question)
-    return frozenset((meta["a"], meta["b"])) if meta else problem.question
 
 
 def with_steps(problem: Problem) -> Problem:

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latent_lab.batching import collate
-from latent_lab.grading.answers import Grading
+from latent_lab.edits import Edits
 from latent_lab.grading.evaluate import Solver, evenly
 from latent_lab.grading.statistics import paired_cluster_difference
 from latent_lab.problems import Problem
 from latent_lab.sequences import Encoded
+from latent_lab.thoughts.editing import Prompts, write
 from latent_lab.thoughts.grammar import Grammar
 from latent_lab.thoughts.scores import score
 
@@ -52,14 +52,12 @@ class Exchange:
     """``[problems, width]``: by what."""
 
 
-@torch.no_grad()
-def think(solver: Solver, problems: Sequence[Encoded], exchange: Exchange | None = None) -> Thinking:
+def think(solver: Solver, problems: Sequence[Problem], encoded: Sequence[Encoded], exchange: Exchange | None = None) -> Thinking:
     """Let a model answer, with one thought of each problem exchanged before it is fed in; later ones follow from it."""
     fed = torch.zeros(len(problems), solver.num_slots, solver.reasoner.model.config.hidden_size)
     answers: list[str | None] = []
-    rules: Grading = solver.rules
     first = 0
-    for part in evenly(problems, solver.batch_size):
+    for part in evenly(list(zip(problems, encoded, strict=True)), solver.batch_size):
         rows = slice(first, first + len(part))
 
         def edit(slot: int, thoughts: Tensor, active: Tensor, rows: slice = rows) -> Tensor:
@@ -69,27 +67,9 @@ def think(solver: Solver, problems: Sequence[Encoded], exchange: Exchange | None
             fed[rows, slot] = torch.where(active[:, None], thoughts, 0.0).float().cpu()
             return thoughts
 
-        batch = collate(solver.prompts(part), solver.backbone.pad).to(solver.reasoner.device)
-        eos = solver.backbone.tokenizer.eos_token_id
-        new = solver.reasoner.generate(
-            batch.input_ids,
-            batch.attention_mask,
-            max_new_tokens=solver.max_new_tokens,
-            eos_token_id=eos,
-            pad_token_id=solver.backbone.pad,
-            is_closed=batch.is_closed,
-            edit=edit,
-        )
-        for row in new.tolist():
-            text = solver.backbone.tokenizer.decode(row[: row.index(eos)] if eos in row else row)
-            answers.append(rules.verdict(text, "0", truncated=eos not in row).answer)
+        answers += write(Prompts(solver, [e for _, e in part]), [p.answer for p, _ in part], Edits(thought=edit)).answers
         first += len(part)
     return Thinking(fed, answers)
-
-
-def share_wrong(problems: Sequence[Problem], answers: Sequence[str | None]) -> float:
-    """Share of answers that are not the gold text."""
-    return sum(a != p.answer for p, a in zip(problems, answers, strict=True)) / max(len(problems), 1)
 
 
 def misled(thinking: Thinking, problems: Sequence[Problem], slot_of_step: Callable[[int], int], seed: int) -> Exchange:
@@ -163,7 +143,7 @@ def agreement_report(
     and again with other thoughts, until there are enough. Each reader has ``model``, ``gold`` (scores), ``difference`` (with its
     interval, problems resampled) and the same ``without`` its vector.
     """
-    clean = think(solver, encoded)
+    clean = think(solver, problems, encoded)
     cases = disagreements(problems, clean.answers, grammar, slot_of_step)
     vectors = [thoughts_at(clean, cases)]
     answers, made = clean.answers, 0
@@ -171,7 +151,7 @@ def agreement_report(
         cases, vectors, answers = [], [], []
         while made < MOST_ROUNDS and len(cases) < least:
             exchange = misled(clean, problems, slot_of_step, seed + made)
-            thinking = think(solver, encoded, exchange)
+            thinking = think(solver, problems, encoded, exchange)
             found = disagreements(problems, thinking.answers, grammar, slot_of_step, exchange.slots.tolist())
             vectors.append(thoughts_at(thinking, found))
             cases, answers, made = [*cases, *found], [*answers, *thinking.answers], made + 1

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_layers import GradientCheckpointingLayer
+
+from latent_lab.feedback import blocks_of
 
 SMALL = 1e-9
 
@@ -34,11 +35,6 @@ class Places:
     """Tokens of the prompts, padding included; passes of another length are left alone."""
 
 
-def blocks(model: nn.Module) -> list[nn.Module]:
-    """The decoder blocks of a Hugging Face model, first to last."""
-    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-
-
 def added(hidden: Tensor, places: Places, scale: float) -> Tensor:
     """``[batch, length, width]`` with the vectors added at their places; a zero vector adds nothing."""
     vectors = places.vectors.to(hidden.dtype)
@@ -57,7 +53,7 @@ def injected(model: Any, layers: Sequence[int], places: Places | None, scale: fl
     if places is None or not len(places.rows):
         yield
         return
-    known = [model.get_input_embeddings(), *blocks(model)]
+    known = [model.get_input_embeddings(), *blocks_of(model)]
     if odd := [layer for layer in layers if not 0 <= layer < len(known)]:
         raise InjectionError(
             f"inject_at={odd[0]}: allowed are 0 (the input embeddings) to {len(known) - 1} (after the last block)"

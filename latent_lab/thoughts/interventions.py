@@ -375,7 +375,7 @@ def steered(at: Bench, means: TrainMeans, seed: int) -> dict[str, Any]:
                 if means.grammar.name == "addition" and key == "write":
                     own = Columns.of(at.problems[i])
                     if step < len(own.a):
-                        targets[i] = own.answer(step, (int(aim[1][0]), own.added()[step][1]))
+                        targets[i] = own.answer({step: (int(aim[1][0]), own.added()[step][1])})
             random = noise_like(added, torch.Generator().manual_seed(seed))
             made = {}
             for name, vectors in (("steered", added), ("random", random)):

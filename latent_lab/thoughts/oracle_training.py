@@ -21,8 +21,9 @@ from latent_lab.files import remove
 from latent_lab.grading.answers import normalise
 from latent_lab.grading.evaluate import Solver, evenly, rate
 from latent_lab.grading.extraction import extract
-from latent_lab.grading.session import CHECKPOINT, fingerprint, trained_config
+from latent_lab.grading.session import CHECKPOINT, fingerprint, solver_of, trained_config
 from latent_lab.grading.statistics import wilson
+from latent_lab.grading.task import Answers
 from latent_lab.job import Job
 from latent_lab.overrides import parse
 from latent_lab.problems import Problem
@@ -123,7 +124,8 @@ def work(config: TrainConfig, at: Any, run: Run, read: Read) -> dict[str, Any]:
     """Collect, train, and grade the best weights on the validation split, beside the floors."""
     seed_everything(config.seed)
     options: OracleOptions = config.oracle
-    reader = opened(read, at, config.eval_batch_size)
+    reader, _, _ = solver_of(read.folder, read.config, at, config.eval_batch_size, Answers())
+    reader = replace(reader, rank=0, world=1)  # thoughts are collected by one process, which must not wait for the others' share
     problems = {split: taken(read.config, split, config, options) for split in ("train", "valid")}
     for split in problems:  # every process needs them; the main one collects them first
         if at.is_main_process:
@@ -155,16 +157,6 @@ def work(config: TrainConfig, at: Any, run: Run, read: Read) -> dict[str, Any]:
         "train_steps_read": len(course.material["train"].items),
         "seconds": round(ended.seconds, 1),
     }
-
-
-def opened(read: Read, at: Any, batch_size: int) -> Solver:
-    """The run that is read, ready to think."""
-    backbone, info, _ = checkpoint.load(read.folder / CHECKPOINT, getattr(read.config.model, "dtype", "float32"))
-    reasoner = checkpoint.thinking(read.folder / CHECKPOINT, backbone, info).to(at.device).eval()
-    stage = read.config.stage
-    return Solver(
-        reasoner, backbone, stage, info.stage, info.num_slots, info.max_new_tokens, batch_size, thoughts_by=stage.thoughts_by
-    )
 
 
 def taken(trained: TrainConfig, split: Any, config: TrainConfig, options: OracleOptions) -> list[Problem]:

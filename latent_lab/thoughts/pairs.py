@@ -4,7 +4,7 @@ No model is in sight here: a sum is taken column by column, units first, and one
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from latent_lab.problems import Problem
@@ -13,6 +13,10 @@ from latent_lab.problems.arithmetic import addition, sum_asked
 DONORS = ("independent", "same_carry", "flipped_carry", "last_column", "final_carry")
 APART = ("last_column", "final_carry")
 """Independent donors whose rows stand apart and count in no other."""
+
+
+class NoSum(ValueError):
+    """A question that asks for no sum of two equally long numbers."""
 
 
 @dataclass(frozen=True)
@@ -24,23 +28,23 @@ class Columns:
 
     @classmethod
     def of(cls, problem: Problem) -> "Columns":
-        """Read off a question; ValueError where it asks for no sum of equally long numbers."""
+        """Read off a question; :class:`NoSum` where it asks for none."""
         asked = sum_asked(problem.question)
         if not asked:
-            raise ValueError(f"{problem.id}: {problem.question!r} asks for no sum of two equally long numbers")
+            raise NoSum(f"{problem.id}: {problem.question!r} asks for no sum of two equally long numbers")
         return cls(*(tuple(int(digit) for digit in reversed(str(asked[name]))) for name in "ab"))
 
-    def added(self, column: int = -1, said: tuple[int, int] = (0, 0)) -> list[tuple[int, int]]:
-        """``(digit, carry out)`` of each column; ``column`` says ``said`` instead, and later ones add on what it says."""
+    def added(self, said: Mapping[int, tuple[int, int]] | None = None) -> list[tuple[int, int]]:
+        """``(digit, carry out)`` of each column; columns in ``said`` say that instead, and later ones add on what they say."""
         carry, found = 0, []
         for k, (x, y) in enumerate(zip(self.a, self.b, strict=True)):
-            digit, carry = said if k == column else ((x + y + carry) % 10, (x + y + carry) // 10)
+            digit, carry = (said or {}).get(k, ((x + y + carry) % 10, (x + y + carry) // 10))
             found.append((digit, carry))
         return found
 
-    def answer(self, column: int = -1, said: tuple[int, int] = (0, 0)) -> str:
-        """The sum; with ``column`` saying ``said``, composed from there on."""
-        found = self.added(column, said)
+    def answer(self, said: Mapping[int, tuple[int, int]] | None = None) -> str:
+        """The sum, composed anew from the columns in ``said`` on."""
+        found = self.added(said)
         return spelled([digit for digit, _ in found], found[-1][1])
 
     def with_digit(self, column: int, digit: int) -> str:
@@ -97,9 +101,9 @@ def pair(recipient: Problem, donor: Problem, column: int, donors: str) -> Pair:
     last = own.with_final_carry(there[-1][1])
     if donors == "final_carry":
         return Pair(recipient, donor, column, donors, last, last, recipient.answer)
-    after = own.answer(column + 1, there[column + 1]) if column + 1 < len(there) else last
+    after = own.answer({column + 1: there[column + 1]}) if column + 1 < len(there) else last
     return Pair(
-        recipient, donor, column, donors, own.with_digit(column, there[column][0]), own.answer(column, there[column]), after
+        recipient, donor, column, donors, own.with_digit(column, there[column][0]), own.answer({column: there[column]}), after
     )
 
 

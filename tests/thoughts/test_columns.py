@@ -47,8 +47,8 @@ def test_the_targets_of_a_pair() -> None:
 def test_a_column_that_says_something_else_changes_all_after_it() -> None:
     own = Columns.of(addition("r", 999, 1 + 100))  # 1100-2: 0c1 0c1 1c1
     assert own.answer() == str(999 + 101)
-    assert own.answer(0, (5, 0)) == "1095"
-    assert own.answer(2, (5, 0)) == "500"
+    assert own.answer({0: (5, 0)}) == "1095"
+    assert own.answer({2: (5, 0)}) == "500"
     assert own.with_digit(2, 5) == "1500"
     with pytest.raises(ValueError, match="asks for no sum of two equally long numbers"):
         Columns.of(Problem("p", "why?", (), "1"))

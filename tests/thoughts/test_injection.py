@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from latent_lab.thoughts.injection import Adapter, InjectionError, Places, added, blocks, injected
+from latent_lab.feedback import blocks_of
+from latent_lab.thoughts.injection import Adapter, InjectionError, Places, added, injected
 
 
 def gpt2() -> GPT2LMHeadModel:
@@ -84,18 +85,11 @@ def test_a_block_that_returns_a_tuple_keeps_the_rest_of_it() -> None:
         def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, str]:
             return hidden, "rest"
 
-    class Model(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.block = Block()
-
-        def get_input_embeddings(self) -> torch.nn.Module:
-            return self.block
-
-    model = Model()
+    model = gpt2()
+    model.transformer.h[0] = Block()
     hidden = torch.ones(1, 5, 8)
-    with injected(model, [0], places()):
-        changed, rest = model.block(hidden)
+    with injected(model, [1], places()):
+        changed, rest = model.transformer.h[0](hidden)
     assert rest == "rest"
     assert not torch.equal(changed, hidden)
 
@@ -105,15 +99,15 @@ def test_tokens_decoded_after_the_prompt_are_left_alone() -> None:
     seen = []
     at = places()
     with injected(model, [1], at):
-        handle = blocks(model)[0].register_forward_hook(lambda m, a, out: seen.append((a[0].shape[1], out)))
+        handle = blocks_of(model)[0].register_forward_hook(lambda m, a, out: seen.append((a[0].shape[1], out)))
         model.generate(torch.ones(1, 5, dtype=torch.long), attention_mask=torch.ones(1, 5), max_new_tokens=4, min_new_tokens=4,
                        do_sample=False, pad_token_id=0)  # fmt: skip
         handle.remove()
     assert [length for length, _ in seen] == [5, 1, 1, 1]
     with injected(model, [1], at):
         hidden = torch.randn(1, 1, 8)
-        first = blocks(model)[0](hidden)
-    assert torch.equal(first, blocks(model)[0](hidden))
+        first = blocks_of(model)[0](hidden)
+    assert torch.equal(first, blocks_of(model)[0](hidden))
 
 
 def test_centring_and_whitening_follow_the_training_thoughts() -> None:

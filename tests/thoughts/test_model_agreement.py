@@ -46,12 +46,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_left_alone_the_thoughts_and_answers_are_the_models_own(run: Path, tmp_path: Path) -> None:
     with session(job("eval", [f"run={run}", "device=cpu", f"out={tmp_path / 'eval'}", "batch_size=4"]), Answers()) as at:
         encoded = at.trained.stage.encode(at.problems, at.solver.backbone.tokenizer)
-        clean = think(at.solver, encoded)
+        clean = think(at.solver, at.problems, encoded)
         torch.testing.assert_close(clean.thoughts, at.solver.thoughts(encoded), atol=1e-5, rtol=1e-4)
         assert clean.answers == [row["answer"] for row in at.solver.graded(at.problems, encoded)]
         exchange = misled(clean, at.problems, lambda step: step, seed=1)
         assert set(exchange.slots.tolist()) <= {-1, 0, 1}
-        other = think(at.solver, encoded, exchange)
+        other = think(at.solver, at.problems, encoded, exchange)
         for i, slot in enumerate(exchange.slots.tolist()):
             if slot >= 0:
                 torch.testing.assert_close(other.thoughts[i, slot], exchange.vectors[i])
