@@ -25,12 +25,12 @@ from latent_lab.problems import Problem
 from latent_lab.problems.arithmetic import Arithmetic
 from latent_lab.report.page import Report, ReportError, write_page
 from latent_lab.report.task import ReportTask
+from latent_lab.report.thoughts_make import EXPLORER
 from latent_lab.run import CONFIG, METRICS, PROVENANCE, RESULT
 
 log = logging.getLogger(__name__)
 
 PAGE = "report.html"
-EXPLORER = "explorer.json"
 
 METHODS = {
     "majority": "majority answer",

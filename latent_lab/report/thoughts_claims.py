@@ -84,9 +84,9 @@ def causal(result: dict[str, Any], primary: str, thresholds: Thresholds) -> Endp
         f"{thresholds.agreement:g}; noise in the donor's place takes at least {thresholds.corruption_drop:g} away"
     )
     exchange = result.get("interventions", {}).get("interchange", {}).get(SITE)
-    if not exchange or not exchange.get("every_column"):
+    columns = [column for rows in (exchange or {}).get("digits", {}).values() for column in columns_of(rows)]
+    if not exchange or not columns:
         return Endpoint("L5", endpoint, None, threshold, "No exchange with a known outcome was made.")
-    columns = exchange["every_column"]
     worst = min(columns, key=lambda column: column["target"]["value"])
     rival = max(column["donor"]["value"] for column in columns)
     least = thresholds.target_win
@@ -103,3 +103,8 @@ def causal(result: dict[str, Any], primary: str, thresholds: Thresholds) -> Endp
         together is not None and together >= thresholds.agreement,
     )
     return Endpoint("L5", endpoint, difference, threshold, says, conditions)
+
+
+def columns_of(rows: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of the rows of one number of digits, by column from 0, those that are columns, each with its slot from 1."""
+    return [{"slot": int(column) + 1, **row} for column, row in rows.items() if column.isdecimal()]

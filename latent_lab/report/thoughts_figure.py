@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latent_lab.report.card_figure import FILL, FLOOR, INK, SOFT, STYLE, bare
+from latent_lab.report.matrix_figure import draw_panel, size
 from latent_lab.report.thoughts_tables import score_in, share, site_name, value, words
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def figures(result: dict[str, Any]) -> "Iterator[tuple[str, Figure]]":
         yield "probes", probe_figure(fields)
     for field, each in probes.get("matrix", {}).items():
         if any(each.get("value") or []):
-            yield f"matrix-{field}", matrix(words(field), each["value"])
+            yield f"matrix-{field}", matrix(words(field), each, probes.get("own") or [])
     counts = edits.get("num_thoughts", {})
     if points := sorted((int(count), score) for count, score in counts.items() if value(score) >= 0):
         yield "numbers", numbers(points, result.get("store", {}).get("slots"))
@@ -110,25 +111,10 @@ def ends(score: Any) -> tuple[float, float]:
     return value(score), value(score)
 
 
-def matrix(title: str, grid: Sequence[Sequence[Any]]) -> "Figure":
-    """How well step j is read from thought k, ``grid[k][j]`` as shares."""
-    shares = [[100 * value(cell) if value(cell) >= 0 else float("nan") for cell in line] for line in grid]
-    most = max(map(len, shares))
-    shares = [line + [float("nan")] * (most - len(line)) for line in shares]
-    figure = new_figure(max(0.5 * most + 0.9, 3.0), 0.4 * len(shares) + 1.1)
-    axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-    for k, line in enumerate(shares):
-        for j, cell in enumerate(line):
-            if cell == cell:  # not NaN
-                axes.text(j, k, f"{cell:.0f}", ha="center", va="center", fontsize=8, color="white" if cell > 65 else INK)
-    axes.set_xticks(range(most), [str(j + 1) for j in range(most)])
-    axes.set_yticks(range(len(shares)), [str(k + 1) for k in range(len(shares))])
-    axes.set_title(f"{title}, % exact", loc="left", fontsize=10)
-    axes.set_xlabel("step")
-    axes.set_ylabel("thought")
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+def matrix(title: str, found: dict[str, Any], own: Sequence[int | None]) -> "Figure":
+    """How well each step is read from each slot."""
+    figure = new_figure(*size(found))
+    draw_panel(figure.subplots(), title, found, own)
     return figure
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from latent_lab.config import EvalConfig
@@ -32,6 +33,11 @@ def thoughts(task: ThoughtsTask, job: Job) -> dict[str, Any]:
     started = time.monotonic()
     config: EvalConfig = job.config
     check_readable(config)
+    if job.chosen("oracle") == "none":
+        others = [part for part in task.parts if part != "oracle"]
+        if not others:
+            raise Unreadable(f"oracle: given none with task.only={task.only}, which leaves nothing to do; leave one of them out")
+        task = replace(task, only=others)
     oracle_folder = ready_oracle(task, job) if "oracle" in task.parts else None
     with session(job, Answers()) as at:
         if at.run.result is None:

@@ -19,8 +19,7 @@ def ready_oracle(task: ThoughtsTask, job: Job) -> Path:
     if task.oracle_run is not None:
         return run_named(task.oracle_run, config.outputs)
     trained = trained_config(config.run_folder)
-    chosen = job.chosen("oracle")
-    kind = chosen if chosen not in (None, "none") else "self"
+    kind = job.chosen("oracle") or "self"
     more = [text for text in job.overrides if text.startswith("oracle.")]
     overrides = ["experiment=oracle", f"oracle={kind}", f"stage.run={config.run_folder}", f"seed={trained.seed}", *more]
     overrides += [f"outputs={config.run_folder.parent}", f"device={config.device}", f"precision={config.precision}"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from latent_lab.files import atomic
+from latent_lab.report.matrix_figure import NOTE
 from latent_lab.report.page import templates
 from latent_lab.report.thoughts_said import answers
 from latent_lab.report.thoughts_tables import changes, shown, tables, words
@@ -71,6 +72,7 @@ def render(
         images=images,
         examples=examples,
         command=shlex.join(command),
+        matrix_note=NOTE,
         meaning=LEVELS.get(result["kind"], ""),
     )
 

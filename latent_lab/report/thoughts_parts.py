@@ -11,7 +11,7 @@ from latent_lab.problems import Problem
 from latent_lab.problems.arithmetic import sum_asked
 from latent_lab.report.explorer import examples
 from latent_lab.report.play import Player, Reader, Saying, StepReader
-from latent_lab.report.thoughts_claims import SITE
+from latent_lab.report.thoughts_claims import SITE, columns_of
 from latent_lab.report.thoughts_reading import Reading
 from latent_lab.thoughts.agreement import agreement_report
 from latent_lab.thoughts.columns import column_report, exchange_answers
@@ -106,11 +106,9 @@ def interchange(report: dict[str, Any]) -> dict[str, Any]:
         lengths = sorted(key for key in table if key.startswith("digits="))
         if not lengths:
             continue
-        rows = {key: [{"slot": int(k) + 1, **row} for k, row in table[key].items() if k.isdecimal()] for key in lengths}
         summary = report.get("summary", {}).get(site, {})
         found[site] = {
-            "columns": rows[lengths[-1]],
-            "every_column": [row for key in lengths for row in rows[key]],
+            "columns": columns_of(table[lengths[-1]]),
             "digits": {key: table[key] for key in lengths},
             "all": table.get("overall"),
             "chance": report["chance"],
