@@ -52,8 +52,9 @@ def test_the_result_holds_what_was_promised(read: Path) -> None:
     assert set(found["probes"]["fields"]) == {"a", "b", "carry_in", "total", "write", "carry_out"}
     assert {"real", "zero", "mean", "random", "shuffled", "start"} <= found["probes"]["sources"].keys()
     assert set(found["lenses"]) == {"logit", "embedding", "tuned", "patchscope"}
-    assert {"cache", "step", "thought"} <= found["interventions"]["interchange"].keys() or not found["accuracy"]["value"]
-    assert {"clean", "whole", "num_thoughts", "early_exit"} <= found["interventions"].keys()
+    assert {"clean", "whole", "num_thoughts", "early_exit", "interchange"} <= found["interventions"].keys()
+    assert {"zero", "mean", "noise", "transplant", "remove"} <= found["interventions"]["whole"].keys()
+    assert set(found["interventions"]["num_thoughts"]) == {"0", "1", "2", "3", "4", "5"}, "up to two more than were trained"
     assert found["store"]["problems"] == 24
     assert found["accuracy"]["n"] == 24
 
@@ -72,8 +73,12 @@ def test_again_it_is_the_stored_result(run: Path, read: Path, unseen: Path) -> N
 
 
 def test_parts_can_be_left_out_and_their_levels_stay_untested(run: Path, unseen: Path, tmp_path: Path) -> None:
-    only = ("task=thoughts", "task.only=[probes]", "dataset=file", f"dataset.path={unseen}", f"out={tmp_path / 'out'}")
-    found = evaluate(run, *only, *FAST)
+    other = train(tmp_path, *READABLE, "seed=1", "name=other")
+    only = ("task=thoughts", "task.only=[probes,oracle]", "oracle=none", f"task.other_run={other}")
+    stored = ("task.layers=[0,-1]", "task.dtype=float16", "dataset=file", f"dataset.path={unseen}", f"out={tmp_path / 'out'}")
+    found = evaluate(run, *only, *stored, *FAST)
+    assert "other_seed" in found["probes"]["sources"]
+    assert (found["store"]["layers"], found["store"]["dtype"]) == ([0, 2], "float16")
     assert not {"oracle", "lenses", "interventions", "agreement"} & found.keys()
     tested = {row["level"]: row["is_tested"] for row in found["ladder"]["evidence"]}
     assert tested == {"L1": True, "L2": True, "L3": False, "L4": False, "L5": False}
@@ -83,6 +88,16 @@ def test_a_run_without_thoughts_is_refused(tmp_path: Path) -> None:
     silent = train(tmp_path, "stage=no_cot", "stage.epochs=[1]")
     with pytest.raises(Unreadable, match="has no latent slots"):
         evaluate(silent, "task=thoughts", f"out={tmp_path / 'out'}")
+
+
+def test_settings_that_leave_nothing_to_do_are_refused(run: Path) -> None:
+    with pytest.raises(Unreadable, match="leaves nothing to do"):
+        evaluate(run, "task=thoughts", "task.only=[oracle]", "oracle=none")
+
+
+def test_an_oracle_that_is_not_there_is_named(run: Path) -> None:
+    with pytest.raises(Unreadable, match="nobody is no finished run"):
+        evaluate(run, "task=thoughts", "task.oracle_run=nobody")
 
 
 @pytest.mark.parametrize(

@@ -4,21 +4,15 @@ import copy
 import html
 import json
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from latent_lab.report import Report, ReportError, write_page
 from latent_lab.report.page import percent, plain, render, spelled
+from tests.pages import Outline, measured, needs_chromium
 
 SAMPLE = json.loads((Path(__file__).parent / "sample.json").read_text())
-VOID = {"meta", "br"}
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-QUIET = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-QUIET += " --disable-component-update --disable-sync --hide-scrollbars --virtual-time-budget=5000"
 
 
 @pytest.fixture
@@ -29,35 +23,6 @@ def given():
 
 def page(given) -> str:
     return render(Report.from_dict(given))
-
-
-class Outline(HTMLParser):
-    """Checks that tags are balanced, and collects tags, attributes and the text a reader sees."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.attributes, self.words = [], [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-        self.text = " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.attributes += attributes
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.tags.append(tag)
-        self.attributes += attributes
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.words.append(data)
 
 
 class TestWhatItSays:
@@ -317,34 +282,15 @@ class TestWritePage:
 
 
 MEASURE = """
-const widths = [360, 390, 768, 1280, 1920], results = [];
-for (const width of widths) {
-  const frame = document.createElement("iframe");
-  frame.style.cssText = `width:${width}px;height:800px;border:0`;
-  frame.onload = () => {
-    const view = frame.contentDocument, root = view.documentElement;
-    for (const part of view.querySelectorAll("details")) part.open = true;
-    const shown = [...view.querySelectorAll("svg.curve")].filter(svg => svg.getBoundingClientRect().width);
-    results.push([width, root.scrollWidth, shown.length, frame.contentWindow.getComputedStyle(view.body).backgroundColor]);
-    if (results.length == widths.length) document.body.textContent = JSON.stringify(results.sort((a, b) => a[0] - b[0]));
-  };
-  frame.srcdoc = PAGE;
-  document.body.append(frame);
-}
+const curves = [...view.querySelectorAll("svg.curve")];
+return [curves.filter(svg => svg.getBoundingClientRect().width).length];
 """
+WIDTHS = [360, 390, 768, 1280, 1920]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: install chromium to see the page in a browser")
+@needs_chromium
 @pytest.mark.parametrize(("theme", "paper"), [("light", "rgb(255, 255, 255)"), ("dark", "rgb(19, 22, 27)")])
 def test_a_browser_shows_it_without_sideways_scrolling_at_any_width(given, tmp_path, theme, paper):
     given["problems"][0]["answer"] = given["problems"][1]["thoughts"][0]["read"] = 99 * "9"
     given["notes"].append(99 * "9")
-    shown = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page(given))
-    source = json.dumps(shown).replace("</", "<\\/")
-    (tmp_path / "frames.html").write_text(f"<!DOCTYPE html><body><script>const PAGE = {source};{MEASURE}</script></body>")
-    scheme = {"dark": 0, "light": 1}[theme]
-    command = [CHROMIUM, *QUIET.split(), f"--blink-settings=preferredColorScheme={scheme}", f"--user-data-dir={tmp_path}/profile"]
-    done = subprocess.run(
-        [*command, "--dump-dom", (tmp_path / "frames.html").as_uri()], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert json.loads(re.sub("<[^>]*>", "", done.stdout)) == [[w, w, 1, paper] for w in (360, 390, 768, 1280, 1920)]
+    assert measured(tmp_path, page(given), WIDTHS, MEASURE, theme) == [[w, w, 1, paper] for w in WIDTHS]

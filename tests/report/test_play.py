@@ -18,7 +18,7 @@ from latent_lab.report.play import Edit, Player, PlayError, Saying, as_problem, 
 from latent_lab.report.play_task import PlayTask
 from latent_lab.report.play_terminal import clean, talk
 from latent_lab.report.play_web import bound, serve
-from tests.report.test_page import Outline as Plain
+from tests.pages import Outline as Plain
 from tests.tiny import train
 
 ATTACK = "<script>alert('x')</script>"

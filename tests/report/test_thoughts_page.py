@@ -4,7 +4,6 @@ import copy
 import html
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,8 @@ from latent_lab.report.thoughts_figure import draw_thoughts, flagship
 from latent_lab.report.thoughts_page import render, write_page
 from latent_lab.report.thoughts_said import answers
 from latent_lab.report.thoughts_tables import changes, share, shown, tables
-from tests.report.test_page import CHROMIUM, QUIET
-from tests.report.test_page import Outline as Plain
+from tests.pages import Outline as Plain
+from tests.pages import measured, needs_chromium
 
 SAMPLE = json.loads((Path(__file__).parent / "thoughts_sample.json").read_text())
 COMMAND = ["python", "-m", "latent_lab.eval", "task=thoughts", "run=outputs/demo"]
@@ -275,44 +274,22 @@ class TestFiles:
 
 
 MEASURE = """
-const widths = [360, 390, 768, 1280], results = [];
-for (const width of widths) {
-  const frame = document.createElement("iframe");
-  frame.style.cssText = `width:${width}px;height:800px;border:0`;
-  frame.onload = () => {
-    const view = frame.contentDocument, root = view.documentElement;
-    for (const part of view.querySelectorAll("details")) part.open = true;
-    const seen = () => [...view.querySelectorAll(".problem")].filter(one => one.getBoundingClientRect().width).map(one => one.id);
-    const first = seen();
-    view.querySelector("#pick-3").focus();
-    const focused = view.activeElement.id;
-    view.querySelector("#pick-3").click();
-    const odd = [...view.querySelectorAll("main *")].filter(one => !one.closest(".wide, .ear")
-      && one.getBoundingClientRect().right > width).length;
-    const paper = frame.contentWindow.getComputedStyle(view.body).backgroundColor;
-    results.push([width, root.scrollWidth, odd, ...first, focused, ...seen(), paper]);
-    if (results.length == widths.length) document.body.textContent = JSON.stringify(results.sort((a, b) => a[0] - b[0]));
-  };
-  frame.srcdoc = PAGE;
-  document.body.append(frame);
-}
+const seen = () => [...view.querySelectorAll(".problem")].filter(one => one.getBoundingClientRect().width).map(one => one.id);
+const first = seen();
+view.querySelector("#pick-3").focus();
+const focused = view.activeElement.id;
+view.querySelector("#pick-3").click();
+const isOdd = one => !one.closest(".wide, .ear") && one.getBoundingClientRect().right > width;
+return [[...view.querySelectorAll("main *")].filter(isOdd).length, ...first, focused, ...seen()];
 """
+WIDTHS = [360, 390, 768, 1280]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: install chromium to see the page in a browser")
+@needs_chromium
 @pytest.mark.parametrize(("theme", "paper"), [("light", "rgb(255, 255, 255)"), ("dark", "rgb(19, 22, 27)")])
 def test_a_browser_shows_one_problem_at_a_time_and_only_tables_scroll_sideways(given, tmp_path, theme, paper):
     given["examples"][0]["answer"] = given["examples"][0]["slots"][0]["readings"][0]["text"] = 99 * "9"
     given["examples"][2]["question"] = given["examples"][2]["slots"][0]["gold"] = 99 * "9"
     write_page(tmp_path / "page.html", given["result"], given["examples"], draw_thoughts(given["result"], tmp_path), COMMAND)
-    shown = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", (tmp_path / "page.html").read_text())
-    source = json.dumps(shown).replace("</", "<\\/")
-    (tmp_path / "frames.html").write_text(f"<!DOCTYPE html><body><script>const PAGE = {source};{MEASURE}</script></body>")
-    scheme = {"dark": 0, "light": 1}[theme]
-    command = [CHROMIUM, *QUIET.split(), f"--blink-settings=preferredColorScheme={scheme}", f"--user-data-dir={tmp_path}/profile"]
-    done = subprocess.run(
-        [*command, "--dump-dom", (tmp_path / "frames.html").as_uri()], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert json.loads(re.sub("<[^>]*>", "", done.stdout)) == [
-        [width, width, 0, "problem-1", "pick-3", "problem-3", paper] for width in (360, 390, 768, 1280)
-    ]
+    found = measured(tmp_path, (tmp_path / "page.html").read_text(), WIDTHS, MEASURE, theme)
+    assert found == [[width, width, 0, "problem-1", "pick-3", "problem-3", paper] for width in WIDTHS]

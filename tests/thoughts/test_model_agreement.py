@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,17 @@ from latent_lab.grading.session import session
 from latent_lab.grading.task import Answers
 from latent_lab.job import job
 from latent_lab.problems.arithmetic import addition
-from latent_lab.thoughts.agreement import Disagreement, agreement_report, disagreements, misled, report_of, think
+from latent_lab.thoughts import agreement
+from latent_lab.thoughts.agreement import (
+    Disagreement,
+    Exchange,
+    Thinking,
+    agreement_report,
+    disagreements,
+    misled,
+    report_of,
+    think,
+)
 from latent_lab.thoughts.grammar import ADDITION
 from tests.tiny import train
 
@@ -57,11 +68,39 @@ def test_left_alone_the_thoughts_and_answers_are_the_models_own(run: Path, tmp_p
                 torch.testing.assert_close(other.thoughts[i, slot], exchange.vectors[i])
                 torch.testing.assert_close(other.thoughts[i, :slot], clean.thoughts[i, :slot], atol=1e-5, rtol=1e-4)
 
-        def constant(vectors: Tensor | None, slots: Sequence[int]) -> list[str]:
-            return ["1+1=2 write 2"] * len(slots)
 
-        made = agreement_report(at.solver, at.problems, encoded, ADDITION, {"constant": constant}, least=1)
-        assert made["errors"] >= 0
-        few = agreement_report(at.solver, at.problems[:1], encoded[:1], ADDITION, {"constant": constant}, least=1)
-        assert (few["made"], few["errors"], few["readers"]) == (24, 0, {}), "one problem has no donor: tried, and nothing found"
-        assert set(made["readers"]) <= {"constant"}
+def test_natural_errors_are_used_where_there_are_enough_and_else_the_model_is_misled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the model thinks is given: its thoughts hold the digit it will write, and a reader that looks says that digit."""
+    problems = [addition(f"p{i}", 111 + 10 * i, 222) for i in range(4)]  # 333, 343, ...: no carries
+    wrong = {"natural": ["933", "943", "953", "963"], "misled": ["334", "344", "354", "364"]}
+
+    def scripted(solver: object, given: object, encoded: object, exchange: Exchange | None = None) -> Thinking:
+        answers = wrong["misled" if exchange else "natural"]
+        return Thinking(torch.tensor([[[float(d)] for d in reversed(a)] for a in answers]), list(answers))
+
+    def looks(vectors: Tensor | None, slots: Sequence[int]) -> list[str]:
+        return [f"1+2=3 write {int(v)}" for v in vectors[:, 0]] if vectors is not None else ["1+2=3 write 0"] * len(slots)
+
+    def solves(vectors: Tensor | None, slots: Sequence[int]) -> list[str]:
+        return [f"1+2=3 write {problems[i % 4].answer[-1 - slot]}" for i, slot in enumerate(slots)]
+
+    monkeypatch.setattr(agreement, "think", scripted)
+    monkeypatch.setattr(agreement, "MOST_ROUNDS", 3)
+    readers = {"looks": looks, "solves": solves}
+
+    def made(least: int) -> dict[str, Any]:
+        return agreement_report(None, problems, [], ADDITION, readers, least=least)  # type: ignore[arg-type]
+
+    natural = made(4)
+    assert (natural["errors"], natural["made"], natural["wrong"]) == (4, 0, 1.0)
+    for name, (model, gold) in {"looks": (1.0, 0.0), "solves": (0.0, 1.0)}.items():
+        assert (natural["readers"][name]["model"]["value"], natural["readers"][name]["gold"]["value"]) == (model, gold)
+    assert natural["readers"]["looks"]["without"]["model"]["value"] == 0.0
+    misled = made(5)  # the first digit is wrong now, which no exchange of an earlier thought can have caused
+    assert (misled["made"], misled["errors"], misled["readers"]) == (3, 0, {})
+
+    wrong["misled"] = ["733", "743", "753", "763"]  # the last digit comes after every thought that may be exchanged
+    enough = made(5)
+    assert (enough["made"], enough["errors"]) == (2, 8), "four errors a round, until there are five"
+    assert enough["readers"]["looks"]["model"]["value"] == 1.0
+    assert enough["readers"]["looks"]["difference"]["n"] == 4, "intervals resample the four problems, not the eight errors"
