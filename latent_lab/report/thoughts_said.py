@@ -6,10 +6,9 @@ A question that nothing was measured for has no answer. "Yes" is said only where
 from dataclasses import dataclass
 from typing import Any
 
+from latent_lab.report.thoughts_claims import SITE, columns_of
 from latent_lab.report.thoughts_tables import is_number, share, shown, site_name, value, words
-
-EDITED, COMPETITOR = 0.80, 0.25
-"""What the share of answers that become the composed target must reach, and the donor's whole answer must stay below."""
+from latent_lab.thoughts.ladder import Thresholds
 
 DONE = {
     "remove": "removed",
@@ -97,30 +96,36 @@ def is_used(result: dict[str, Any]) -> Said | None:
 
 
 def can_be_edited(result: dict[str, Any]) -> Said | None:
-    """Whether the answer follows a donor's thought, digit by digit, and by nothing else."""
-    sites = result.get("interventions", {}).get("interchange", {})
-    found = {site: each["all"] for site, each in sites.items() if value((each.get("all") or {}).get("target")) >= 0}
-    if not found:
+    """Whether the answer follows a donor's thought, digit by digit, and by nothing else.
+
+    Judged as the ladder's last level is: at its site, by its thresholds, in the worst column of every length.
+    """
+    exchange = result.get("interventions", {}).get("interchange", {}).get(SITE)
+    if not exchange or value((exchange.get("all") or {}).get("target")) < 0:
         return None
-    site = max(found, key=lambda name: value(found[name]["target"]))
-    target, donor, chance = found[site]["target"], found[site].get("donor"), sites[site].get("chance", 0.0)
-    low = target.get("low", value(target)) if isinstance(target, dict) else target
-    is_followed = low >= EDITED and (donor is None or value(donor) <= COMPETITOR)
-    verdict = "yes" if is_followed else "in part" if low > chance else "not shown"
+    target, donor, chance = exchange["all"]["target"], exchange["all"].get("donor"), exchange.get("chance", 0.0)
+    limits = Thresholds(**(result.get("ladder") or {}).get("thresholds", {}))
+    every = [column for rows in exchange.get("digits", {}).values() for column in columns_of(rows)] or exchange["columns"]
+    worst = min((column["target"] for column in every), key=value, default=target)
+    is_alone = donor is None or value(donor) <= limits.competitor
+    verdict = "yes" if lowest(worst) >= limits.target_win and is_alone else "in part" if lowest(target) > chance else "not shown"
     beside = f", the donor's whole answer in {shown(donor)}%" if donor is not None else ""
-    least = min((value(column.get("target")) for column in sites[site].get("columns", [])), default=-1.0)
-    weakest = f" (in the weakest column {share(least)}%)" if least >= 0 else ""
     return Said(
         verdict,
-        f"With one column exchanged for a donor's ({site_name(site)}), the answer becomes the composed target in "
-        f"{shown(target)}% of the cases{weakest}{beside}; chance is {shown(chance)}%.",
+        f"With one column exchanged for a donor's ({site_name(SITE)}), the answer becomes the composed target in "
+        f"{shown(target)}% of the cases (in the weakest column {share(value(worst))}%){beside}; chance is {shown(chance)}%.",
     )
+
+
+def lowest(score: Any) -> float:
+    """The lower end of a score's interval; of a bare number itself."""
+    low = score.get("low") if isinstance(score, dict) else None
+    return value(score) if low is None else float(low)
 
 
 def is_above(score: Any, floor: Any) -> bool:
     """Whether a score's interval lies above a floor's, or above a bare number."""
     if value(score) < 0 or value(floor) < 0:
         return False
-    low = score.get("low") if isinstance(score, dict) else None
     high = floor.get("high") if isinstance(floor, dict) else None
-    return bool((value(score) if low is None else low) > (value(floor) if high is None else high))
+    return bool(lowest(score) > (value(floor) if high is None else high))

@@ -115,11 +115,29 @@ class TestVerdicts:
         assert said.sentence.endswith("differ by 1.0 points [-2.0, 4.0]. The steps read best in thoughts 1 to 2 are 2, 1.")
 
     @pytest.mark.parametrize(("low", "verdict"), [(0.80, "yes"), (0.79, "in part"), (0.11, "not shown")])
-    def test_editing_is_shown_where_the_interval_reaches_the_threshold(self, given, low, verdict):
-        sites = given["result"]["interventions"]["interchange"]
-        del sites["thought"], sites["residual"]
-        sites["cache"]["all"]["target"]["low"] = low
+    def test_editing_is_shown_where_every_columns_interval_reaches_the_threshold(self, given, low, verdict):
+        cache = given["result"]["interventions"]["interchange"]["cache"]
+        cache["columns"][2]["target"].update(value=0.5, low=low)
+        cache["all"]["target"]["low"] = low
         assert answers(given["result"])["edited"].verdict == verdict
+
+    def test_the_site_is_the_ladders_whatever_another_reaches(self, given):
+        sites = given["result"]["interventions"]["interchange"]
+        sites["cache"]["columns"][0]["target"].update(value=0.2, low=0.1)
+        sites["thought"]["all"]["target"].update(value=1.0, low=1.0, high=1.0)
+        said = answers(given["result"])["edited"]
+        assert said.verdict == "in part"
+        assert "in the weakest column 20.0%" in said.sentence
+        del sites["cache"]
+        assert "edited" not in answers(given["result"])
+
+    def test_every_length_counts_and_thresholds_are_the_results_own(self, given):
+        result = given["result"]
+        row = {"target": {"value": 0.85, "low": 0.82, "high": 0.88}, "donor": 0.0}
+        result["interventions"]["interchange"]["cache"]["digits"] = {"digits=2": {"0": row, "final_carry": {"target": 0.0}}}
+        assert answers(result)["edited"].verdict == "yes"
+        result["ladder"]["thresholds"] = {"target_win": 0.9}
+        assert answers(result)["edited"].verdict == "in part"
 
     def test_a_donor_that_wins_as_a_whole_is_no_edit_of_one_column(self, given):
         given["result"]["interventions"]["interchange"]["cache"]["all"]["donor"]["value"] = 0.26
