@@ -25,8 +25,8 @@ setup: .venv/dev.stamp  ## Install everything, for users and developers, into .v
 
 demo: .venv/core.stamp  ## Train a model that thinks in vectors, read its thoughts, write outputs/demo/report.html (SEED=1)
 	$(BIN)/python -m latent_lab.train experiment=demo seed=$(SEED) name=demo-seed$(SEED)
-	$(BIN)/python -m latent_lab.eval run=demo-seed$(SEED) task=thoughts out=outputs/demo-thoughts overwrite=true
-	$(BIN)/python -m latent_lab.eval run=demo-seed$(SEED) task=report task.thoughts=outputs/demo-thoughts out=outputs/demo overwrite=true
+	$(BIN)/python -m latent_lab.eval run=demo-seed$(SEED) task=thoughts out=outputs/demo-seed$(SEED)-thoughts overwrite=true
+	$(BIN)/python -m latent_lab.eval run=demo-seed$(SEED) task=report task.thoughts=outputs/demo-seed$(SEED)-thoughts out=outputs/demo overwrite=true
 
 test: setup  ## Run the tests
 	$(TESTS)
