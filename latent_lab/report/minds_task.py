@@ -16,6 +16,8 @@ class MindsTask:
 
     results: list[str] = field(default_factory=list)
     """``LABEL:FOLDER`` each, in the order drawn; a label with several folders is averaged over them."""
+    by: str = ""
+    """A setting of the trained runs, as ``stage.supervision`` or ``model.width``: each label becomes a line over its values."""
 
     def __post_init__(self) -> None:
         for given in self.results:
@@ -26,7 +28,7 @@ class MindsTask:
                 )
 
     def run(self, job: "Job") -> dict[str, Any]:
-        """Write ``flagship.png`` and then ``result.json`` into ``out``, and return the result."""
+        """Write ``flagship.png`` (with ``by``: ``sweep.png``) and then ``result.json`` into ``out``, and return the result."""
         from latent_lab.report.minds import minds
 
         return minds(self, job)
