@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,6 +13,9 @@ from typing import Any
 
 TEMPORARY, REPLACED = ".tmp-", ".old-"
 """How names of unfinished files, and of folders about to be deleted, begin."""
+BARE = r'[^\s",\[\]{}]+'
+NUMBERS = re.compile(rf"\[\n *({BARE}(?:,\n *{BARE})*)\n *\]")
+"""A list of numbers (or true, false, null) in indented JSON; no part of a string, where a line break is written as ``\\n``."""
 
 
 @contextmanager
@@ -28,8 +32,12 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as JSON, atomically; ValueError names the first number that JSON cannot hold (NaN, infinity)."""
+    """Write ``value`` as JSON, atomically, each list of numbers on a line of its own.
+
+    ValueError names the first number that JSON cannot hold (NaN, infinity).
+    """
     text = json.dumps(_finite(path, value), indent=1, ensure_ascii=False)
+    text = NUMBERS.sub(lambda found: "[" + re.sub(r"\n *", " ", found[1]) + "]", text)
     with atomic(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 

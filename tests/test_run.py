@@ -40,6 +40,9 @@ def names(folder):
 def test_json_is_written_whole_in_one_spelling(tmp_path):
     write_json(tmp_path / "a.json", {"b": 1, "a": [0.5, None, "ü"]})
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n "b": 1,\n "a": [\n  0.5,\n  null,\n  "ü"\n ]\n}\n'
+    write_json(tmp_path / "a.json", {"a": [[1, -2.5e-07], [None, True], []], "b": "[\n 1,\n 2\n]"})
+    lines = ['"a": [', " [1, -2.5e-07],", " [null, true],", " []", "],", '"b": "[\\n 1,\\n 2\\n]"']
+    assert (tmp_path / "a.json").read_text() == "\n ".join(["{", *lines]) + "\n}\n"
     write_lines(tmp_path / "a.jsonl", [{"id": "x", "n": 1}, {"id": "y"}])
     assert (tmp_path / "a.jsonl").read_text() == '{"id": "x", "n": 1}\n{"id": "y"}\n'
     assert names(tmp_path) == ["a.json", "a.jsonl"]

@@ -42,6 +42,8 @@ def lenses(reading: Reading) -> dict[str, Any]:
         reading.test.layers,
         seed=reading.config.seed,
         slots_to_steps=reading.slots_to_steps,
+        start=reading.start,
+        other_seed=reading.other,
     )
 
 

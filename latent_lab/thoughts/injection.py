@@ -1,7 +1,8 @@
 """Put vectors into a language model's residual stream, for as long as a ``with`` block lasts.
 
 Norm-matched addition (activation oracles, arXiv 2512.15674): ``h' = h + scale * |h| * v / |v|`` at chosen places, ``|h|`` without
-gradient. Hooks act on a pass as wide as the prompt alone, so tokens decoded after it are computed as they always are.
+gradient; or replacement (patchscopes, arXiv 2401.06102): ``h' = v``. Hooks act on a pass as wide as the prompt alone, so tokens
+decoded after it are computed as they always are.
 """
 
 from collections.abc import Iterator, Sequence
@@ -43,12 +44,19 @@ def added(hidden: Tensor, places: Places, scale: float) -> Tensor:
     return hidden.index_put((places.rows, places.columns), scale * length * unit, accumulate=True)
 
 
+def replaced(hidden: Tensor, places: Places) -> Tensor:
+    """``[batch, length, width]`` with the vectors, as they are, in place of what stood at their places."""
+    return hidden.index_put((places.rows, places.columns), places.vectors.to(hidden.dtype))
+
+
 @contextmanager
-def injected(model: Any, layers: Sequence[int], places: Places | None, scale: float = 1.0) -> Iterator[None]:
+def injected(
+    model: Any, layers: Sequence[int], places: Places | None, scale: float = 1.0, *, replace: bool = False
+) -> Iterator[None]:
     """Add vectors in every pass over the prompts inside the block: 0 at the input embeddings, n after block n.
 
-    ``places=None`` injects nothing. The hooks are gone after the block, whatever happens in it. Raises :class:`InjectionError`
-    for layers that the model does not have.
+    ``replace`` puts them in place of the states instead, whatever the ``scale``. ``places=None`` injects nothing. The hooks are
+    gone after the block, whatever happens in it. Raises :class:`InjectionError` for layers that the model does not have.
     """
     if places is None or not len(places.rows):
         yield
@@ -63,7 +71,7 @@ def injected(model: Any, layers: Sequence[int], places: Places | None, scale: fl
         hidden = output[0] if isinstance(output, tuple) else output
         if hidden.shape[1] != places.length:
             return None
-        changed = added(hidden, places, scale)
+        changed = replaced(hidden, places) if replace else added(hidden, places, scale)
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
     handles = []

@@ -1,7 +1,7 @@
 """What a layer's probes get right on test problems, pair by pair of slot and step, from every source of vectors."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from latent_lab.thoughts.probe_fit import Constant, Probe, fit_all
 from latent_lab.thoughts.probe_scores import Resampler
 from latent_lab.thoughts.probe_targets import NONE, NUM_TABLES, Targets, question_features, tables
-from latent_lab.thoughts.sources import VECTORLESS, Vectors
+from latent_lab.thoughts.sources import Origins
 from latent_lab.thoughts.store import ThoughtStore
 
 if TYPE_CHECKING:
@@ -46,13 +46,11 @@ class Exam:
     """For each field its values."""
     seed: int
     resampler: Resampler
+    origins: Origins
+    """What the sources of test thoughts are made from."""
     inputs_train: Tensor | None = None
     """``[problems, features]``: what the input baseline reads in place of a thought; None: the question's tokens."""
     inputs_test: Tensor | None = None
-    start: Tensor | None = None
-    """``[test problems, width]``: state at the start marker, held against layer 0."""
-    other_seed: ThoughtStore | None = None
-    """Thoughts of a model trained with another seed, about the same test problems."""
     _inputs_read: dict[int, Reading] = field(default_factory=dict)
 
     @cached_property
@@ -116,38 +114,17 @@ class Exam:
             return {}
         parts = probes.at(slot, step)
         index = rows.nonzero()[:, 0]
-        given = self.vectors(probes, slot, step, states, index)
-        found = {}
-        for name in given.names:
-            if name in VECTORLESS or name == "label_swapped":
+        vectors = self.origins.vectors(probes.layer, slot, step, states, index, probes.mean)
+        found, swapped = {}, Reading()
+        for name, only, given in vectors.every({name: y[index, step] for name, y in self.y_test.labels.items()}):
+            each = self.read(parts, step, self.placed(probes, slot, given.source(name, self.seed), index), rows, only=only)
+            if only is None:
+                found[name] = each
                 continue
-            found[name] = self.read(parts, step, self.placed(probes, slot, given.source(name, self.seed), index), rows)
-        swapped = Reading()
-        for field_name, labels in self.y_test.labels.items():
-            if len(labels[index, step].unique()) < 2:
-                continue  # there is no other label to swap in
-            named = replace(given, labels=[str(y) for y in labels[index, step].tolist()])
-            vectors = self.placed(probes, slot, named.source("label_swapped", self.seed), index)
-            each = self.read(parts, step, vectors, rows, only=field_name)
-            swapped.counts |= {field_name: each.counts[field_name]}
-            swapped.hits |= {field_name: each.hits[field_name]}
-            swapped.bits |= {field_name: each.bits[field_name]}
+            swapped.counts |= {only: each.counts[only]}
+            swapped.hits |= {only: each.hits[only]}
+            swapped.bits |= {only: each.bits[only]}
         return {**found, "label_swapped": swapped}
-
-    def vectors(self, probes: "Probes", slot: int, step: int, states: Tensor, index: Tensor) -> Vectors:
-        """The sources for the test problems ``index``."""
-        strata = self.y_test.strata(step)
-        other = self.other_seed.layer(probes.layer)[index, slot] if self.other_seed else None
-        return Vectors(
-            real=states[index],
-            slots=[slot] * len(index),
-            problems=[self.y_test.problems[i] for i in index.tolist()],
-            strata=[strata[i] for i in index.tolist()],
-            labels=[""] * len(index),
-            means=probes.mean,
-            start=self.start[index] if self.start is not None and probes.layer == 0 else None,
-            other_seed=other,
-        )
 
     def placed(self, probes: "Probes", slot: int, vectors: Tensor | None, index: Tensor) -> Tensor:
         """``[test problems, width]``: vectors of the problems ``index``, standardised."""

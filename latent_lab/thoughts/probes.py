@@ -18,7 +18,8 @@ from latent_lab.thoughts.probe_fit import Constant, Discriminant, Probe, fit_all
 from latent_lab.thoughts.probe_matrix import matrix_report
 from latent_lab.thoughts.probe_scores import Resampler, gain, interval, rate
 from latent_lab.thoughts.probe_targets import NONE, Targets, check_apart, targets
-from latent_lab.thoughts.store import StoreError, ThoughtStore
+from latent_lab.thoughts.sources import Origins
+from latent_lab.thoughts.store import ThoughtStore
 
 INFORMATION_FREE = ("majority", "position_prior", "shuffled", "shuffled_in_stratum")
 """The floors that ``floor`` is the largest of. The input baseline and the control task stand beside them: the one knows the
@@ -152,21 +153,19 @@ def probe_report(
     - ``matrix``, ``position``, ``order`` and more: see :func:`latent_lab.thoughts.probe_matrix.matrix_report`.
     """
     check_apart(train, test)
-    if other_seed and [row["id"] for row in other_seed.rows] != [row["id"] for row in test.rows]:
-        raise StoreError(f"{other_seed.folder} holds other problems than {test.folder}; collect both from the same split")
     num_steps = most_steps(train)
+    y_test = targets(test, grammar, num_steps)
     exam = Exam(
         train,
         test,
         targets(train, grammar, num_steps),
-        targets(test, grammar, num_steps),
+        y_test,
         dict(grammar.values),
         seed,
         Resampler(len(test.rows), seed),
+        Origins(test, y_test, start, other_seed),
         inputs_train,
         inputs_test,
-        start,
-        other_seed,
     )
     found = {}
     for layer in layers:

@@ -3,11 +3,14 @@
 A score means something only beside the same reader's scores on these (activation oracles, arXiv 2512.15674, report none).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from latent_lab.thoughts.probe_targets import Targets
+from latent_lab.thoughts.store import StoreError, ThoughtStore
 
 SOURCES = {
     "real": "the thought itself",
@@ -64,15 +67,37 @@ class Vectors:
         if name in ("start", "other_seed"):
             given: Tensor = getattr(self, name)
             return given
+        donors = self.donors_of(name, seed)
+        if donors is not None:
+            return self.real[donors]
         return {
             "real": lambda: self.real,
             "zero": lambda: torch.zeros_like(self.real),
             "mean": lambda: self.means[torch.tensor(self.slots, device=self.real.device)],
             "random": lambda: self._random(seed),
-            "shuffled": lambda: self.real[self.donors([str(s) for s in self.slots], seed)],
-            "shuffled_in_stratum": lambda: self.real[self.donors(self.strata, seed)],
-            "label_swapped": lambda: self.real[self.donors([str(s) for s in self.slots], seed, differs=self.labels)],
         }[name]()
+
+    def donors_of(self, name: str, seed: int = 0) -> Tensor | None:
+        """``[n]``: whose vector a source gives to each; None for a source whose vectors are nobody's here."""
+        if name == "shuffled_in_stratum":
+            return self.donors(self.strata, seed)
+        if name in ("shuffled", "label_swapped"):
+            differs = self.labels if name == "label_swapped" else None
+            return self.donors([str(slot) for slot in self.slots], seed, differs=differs)
+        return None
+
+    def every(self, labels: Mapping[str, Tensor]) -> Iterator[tuple[str, str | None, "Vectors"]]:
+        """Each source that has vectors: its name, the one field it is for, and what gives it.
+
+        The field is None but for ``label_swapped``, which comes last, once for each field of ``labels [n]`` that holds more than
+        one label, so that there is another to swap in.
+        """
+        for name in self.names:
+            if name not in VECTORLESS and name != "label_swapped":
+                yield name, None, self
+        for field, y in labels.items():
+            if len(y.unique()) > 1:
+                yield "label_swapped", field, replace(self, labels=[str(label) for label in y.tolist()])
 
     def donors(self, groups: Sequence[str], seed: int, *, differs: Sequence[str] | None = None) -> Tensor:
         """``[n]``: for each vector another problem's in the same group, with another label where ``differs`` is given.
@@ -104,3 +129,39 @@ class Vectors:
     def _random(self, seed: int) -> Tensor:
         noise = torch.randn(self.real.shape, generator=torch.Generator().manual_seed(seed)).to(self.real)
         return noise * (self.real.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True).clamp(min=1e-9))
+
+
+@dataclass(frozen=True)
+class Origins:
+    """What the sources of a store's thoughts are made from, for every reader that is asked about single slots."""
+
+    store: ThoughtStore
+    """The thoughts that are read."""
+    y: Targets
+    """Labels of the same problems."""
+    start: Tensor | None = None
+    """``[problems, width]``: state at the start marker, held against layer 0."""
+    other_seed: ThoughtStore | None = None
+    """Thoughts of a model trained with another seed, about the same problems."""
+
+    def __post_init__(self) -> None:
+        other = self.other_seed
+        if other and [row["id"] for row in other.rows] != [row["id"] for row in self.store.rows]:
+            raise StoreError(f"{other.folder} holds other problems than {self.store.folder}; collect both from the same split")
+
+    def vectors(self, layer: int, slot: int, step: int, states: Tensor, index: Tensor, means: Tensor) -> Vectors:
+        """The sources for the problems ``index``, asked in ``slot`` about ``step``.
+
+        ``states [problems, width]`` are this slot's in ``layer``; ``means [slots, width]`` are of training problems.
+        """
+        strata = self.y.strata(step)
+        return Vectors(
+            real=states[index],
+            slots=[slot] * len(index),
+            problems=[self.y.problems[i] for i in index.tolist()],
+            strata=[strata[i] for i in index.tolist()],
+            labels=[""] * len(index),
+            means=means,
+            start=self.start[index] if self.start is not None and layer == 0 else None,
+            other_seed=self.other_seed.layer(layer)[index, slot] if self.other_seed else None,
+        )

@@ -5,7 +5,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from latent_lab.feedback import blocks_of
-from latent_lab.thoughts.injection import Adapter, InjectionError, Places, added, injected
+from latent_lab.thoughts.injection import Adapter, InjectionError, Places, added, injected, replaced
 
 
 def gpt2() -> GPT2LMHeadModel:
@@ -32,6 +32,26 @@ def test_what_is_added_has_the_length_of_the_state_times_the_scale() -> None:
     hidden[0, 1] = torch.tensor([3.0, 4.0])
     at = Places(torch.tensor([0]), torch.tensor([1]), torch.tensor([[0.0, 7.0]]), 2)
     assert added(hidden, at, 2.0).tolist() == [[[0.0, 0.0], [3.0, 14.0]]]
+
+
+def test_what_replaces_a_state_stands_there_as_it_is() -> None:
+    at = Places(torch.tensor([0]), torch.tensor([1]), torch.tensor([[0.0, 7.0]]), 2)
+    assert replaced(torch.ones(1, 2, 2), at).tolist() == [[[1.0, 1.0], [0.0, 7.0]]]
+
+
+@pytest.mark.parametrize("make", [gpt2, llama])
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_prompt_given_its_own_state_goes_on_as_it_did(make: type, layer: int) -> None:
+    model = make()
+    ids = torch.randint(0, 20, (1, 5), generator=torch.Generator().manual_seed(1))
+    out = model(ids, output_hidden_states=True)
+    before = hooks(model)
+    state = model.get_input_embeddings()(ids)[:, 1] if layer == 0 else out.hidden_states[layer][:, 1]
+    for vectors, is_same in ((state, True), (-state, False)):
+        at = Places(torch.tensor([0]), torch.tensor([1]), vectors, 5)
+        with injected(model, [layer], at, replace=True):
+            assert torch.allclose(model(ids).logits, out.logits, atol=1e-6) == is_same
+    assert hooks(model) == before
 
 
 def test_the_zero_vector_adds_nothing() -> None:

@@ -12,22 +12,22 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from latent_lab.loop import Loop
 from latent_lab.reasoner import LatentReasoner, LatentTokens
 from latent_lab.symbols import symbol_tokenizer
+from latent_lab.thoughts import lens_tuned
 from latent_lab.thoughts.grammar import ADDITION, Grammar
-from latent_lab.thoughts.lenses import (
-    LENSES,
-    affine_map,
+from latent_lab.thoughts.lens_kinds import (
     can_spell,
     embedding_lens,
     example_words,
     first_tokens,
     is_digit,
-    lens_report,
     logit_lens,
     look,
     patchscope,
     ranks,
-    tuned_lens,
 )
+from latent_lab.thoughts.lens_targets import num_problems, target_layers
+from latent_lab.thoughts.lens_tuned import affine_map, divergence, tuned_lens
+from latent_lab.thoughts.lenses import LENSES, lens_report
 from latent_lab.thoughts.store import StoreError, ThoughtStore
 from tests.thoughts.planted import noise, planted, sums
 
@@ -103,9 +103,56 @@ def test_the_tuned_lens_says_what_the_last_layer_says(tmp_path: Path) -> None:
     first = noise(400, 1, WIDTH, seed=3)
     last = first @ noise(WIDTH, WIDTH, seed=4)
     store = planted(tmp_path / "s", sums("train"), torch.stack([first, last, last], dim=2))
-    said = tuned_lens(made, store, 0)(first[:, 0]).argmax(1)
+    said = tuned_lens(made, store, 0).scores(first[:, 0]).argmax(1)
     assert (said == logit_lens(made, 2)(last[:, 0]).argmax(1)).float().mean() > 0.95
-    torch.testing.assert_close(tuned_lens(made, store, 2)(last[:, 0]), logit_lens(made, 2)(last[:, 0]))
+    of_last = tuned_lens(made, store, 2)
+    torch.testing.assert_close(of_last.scores(last[:, 0]), logit_lens(made, 2)(last[:, 0]))
+    assert of_last.record == {"layer": 2, "n": 80, "n_problems": 80, "kept": "logit"}
+
+
+def skewed(folder: Path) -> tuple[ThoughtStore, torch.Tensor]:
+    """A store whose last layer grows with the square of a component: least squares follows its few long states."""
+    first = noise(400, 2, WIDTH, seed=3)
+    last = 10 * first[..., :1] ** 2 * (first @ noise(WIDTH, WIDTH, seed=4))
+    return planted(folder, sums("train"), torch.stack([first, last, last], dim=2)), first[:, 0]
+
+
+def test_where_the_closed_form_is_wrong_refining_lowers_the_divergence_of_problems_left_out(tmp_path: Path) -> None:
+    made, (store, states) = reasoner(), skewed(tmp_path / "s")
+    tuned = tuned_lens(made, store, 0)
+    cost = tuned.record
+    assert cost["kept"] == "refined"
+    assert cost["refined"] < cost["logit"] < cost["closed_form"]
+    assert cost["refined"] < cost["closed_form"] / 2
+    assert cost["saved"]["value"] == pytest.approx(cost["closed_form"] - cost["refined"])
+    assert 0 < cost["saved"]["low"] < cost["saved"]["value"] < cost["saved"]["high"]
+    assert (cost["n"], cost["n_problems"]) == (160, 80)
+    again = tuned_lens(made, store, 0)
+    assert again.record == cost
+    assert torch.equal(again.scores(states), tuned.scores(states))
+    assert all(parameter.grad is None for parameter in made.parameters())
+
+
+def test_the_closed_form_is_kept_where_refining_costs_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lens_tuned, "RATE", 30.0)
+    states = noise(400, 1, WIDTH, seed=3)
+    last = 10 * states @ noise(WIDTH, WIDTH, seed=4)
+    cost = tuned_lens(reasoner(), planted(tmp_path / "s", sums("train"), torch.stack([states, last, last], dim=2)), 0).record
+    assert cost["kept"] == "closed_form"
+    assert cost["saved"]["high"] < 0
+
+
+def test_no_map_is_kept_where_none_is_needed(tmp_path: Path) -> None:
+    states = noise(400, 1, WIDTH, seed=3)
+    store = planted(tmp_path / "s", sums("train"), torch.stack([states, states, states], dim=2))
+    cost = tuned_lens(reasoner(), store, 0).record
+    assert (cost["logit"], cost["kept"]) == (0.0, "logit")
+
+
+def test_the_divergence_is_in_bits() -> None:
+    halves, quarter = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, math.log(3.0)]])
+    assert divergence(halves, quarter).tolist() == pytest.approx([0.5 * math.log2(2.0) + 0.5 * math.log2(2 / 3)])
+    assert divergence(quarter, quarter).tolist() == pytest.approx([0.0])
 
 
 @torch.no_grad()
@@ -117,6 +164,27 @@ def test_a_word_put_into_the_prompt_is_read_as_that_word() -> None:
         ids = Letters()("3=3\n7=7\n", add_special_tokens=True)["input_ids"] + [token] + [LETTERS.index("=")]
         torch.testing.assert_close(scores(table[[token]])[0], made.model(input_ids=torch.tensor([ids])).logits[0, -1])
     torch.testing.assert_close(scores(table[[2, 9]])[1], scores(table[[9]])[0])
+
+
+@torch.no_grad()
+def test_a_state_put_back_into_its_own_layer_changes_nothing_and_deep_ones_say_less() -> None:
+    made = reasoner()
+    ids = torch.tensor([Letters()("3=3\n7=7\n", add_special_tokens=True)["input_ids"] + [MARKERS.latent, LETTERS.index("=")]])
+    out = made.model(input_ids=ids, output_hidden_states=True)
+    own = out.hidden_states[1][:, -2]
+    torch.testing.assert_close(patchscope(made, Letters(), ["3", "7"], 1)(own), out.logits[:, -1])
+    assert not torch.allclose(patchscope(made, Letters(), ["3", "7"], 1)(-own), out.logits[:, -1])
+    torch.testing.assert_close(patchscope(made, Letters(), ["3", "7"], 2)(-own), out.logits[:, -1])  # nothing sees it any more
+
+
+def test_target_layers_and_the_problems_that_are_looked_at() -> None:
+    assert [target_layers(blocks) for blocks in (1, 2, 3, 12)] == [(0,), (0, 1), (0, 1, 2), (0, 2, 4, 7, 9, 11)]
+    assert num_problems([0, 1], (0, 1, 2), 5, there=4000) == 200
+    assert num_problems([0, 1], (0, 1, 2), 5, there=150) == 150
+    assert num_problems(range(13), (0, 2, 4, 7, 9, 11), 12, there=4000) == 10
+
+
+def test_words_of_the_copy_prompt() -> None:
     assert example_words(ADDITION) == ["6", "13"]
     assert example_words(Grammar.__subclasses__()[0]("none", {})) == ["3", "7"]
 

@@ -57,3 +57,24 @@ def test_one_alone_in_its_group_takes_a_vector_from_anybody_else() -> None:
     v = Vectors(torch.eye(3), [0, 0, 1], ["a", "b", "c"], ["x", "x", "y"], ["1", "1", "1"], torch.zeros(2, 3))
     assert v.donors(["x", "x", "y"], 0).tolist()[:2] == [1, 0]
     assert v.donors(["x", "x", "y"], 0).tolist()[2] in (0, 1)
+
+
+def test_every_source_with_vectors_once_and_swapped_labels_field_by_field() -> None:
+    v = vectors()
+    labels = {"a": torch.arange(N) % 3, "always": torch.zeros(N, dtype=torch.long)}
+    given = {(name, only): each for name, only, each in v.every(labels)}
+    names = ("real", "zero", "mean", "random", "shuffled", "shuffled_in_stratum")
+    assert tuple(given) == (*((name, None) for name in names), ("label_swapped", "a"))
+    donors = given["label_swapped", "a"].donors_of("label_swapped", seed=3)
+    assert donors is not None
+    assert bool((labels["a"][donors] != labels["a"]).all())
+
+
+def test_whose_vector_a_source_gives() -> None:
+    v = vectors()
+    for name in ("shuffled", "shuffled_in_stratum", "label_swapped"):
+        donors, given = v.donors_of(name, seed=3), v.source(name, seed=3)
+        assert donors is not None
+        assert given is not None
+        assert torch.equal(v.real[donors], given)
+    assert v.donors_of("random") is v.donors_of("real") is None
