@@ -43,7 +43,7 @@ ROOMS: dict[tuple[str, ...], set[str]] = {
     ("rich",): {"progress", "report.play_terminal"},
     ("starlette", "uvicorn"): {"report.play_web"},
     ("jinja2",): {"report.page"},
-    ("matplotlib",): {f"report.{name}_figure" for name in ("study", "card", "table", "confusion", "matrix", "thoughts")},
+    ("matplotlib",): {f"report.{name}_figure" for name in ("study", "card", "table", "confusion", "matrix", "thoughts", "sweep")},
     ("datasets",): {"problems.hub"},
     ("pyarrow",): {"problems.files"},
     ("openai", "tenacity", "aiolimiter"): {"calls.client"},

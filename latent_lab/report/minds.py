@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ def minds(task: MindsTask, job: Job) -> dict[str, Any]:
     for path in (path for paths in groups.values() for path in paths):
         if not path.is_file():
             raise MindsError(f"task.results: {path.parent} holds no {RESULT}; run task=thoughts to its end first")
-    lines = {label: by_value(task.by, paths, config) for label, paths in groups.items()} if task.by else {}
+    lines = {label: by_value(task.by, paths) for label, paths in groups.items()} if task.by else {}
     folder = Path(config.out) if config.out else Path(config.outputs) / job.slug
     identity = {"results": {str(path): fingerprint(path) for paths in groups.values() for path in paths}}
     options: dict[str, Any] = {"command": job.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
@@ -63,13 +62,13 @@ def minds(task: MindsTask, job: Job) -> dict[str, Any]:
     return result
 
 
-def by_value(key: str, paths: Sequence[Path], config: EvalConfig) -> dict[str, list[Path]]:
+def by_value(key: str, paths: Sequence[Path]) -> dict[str, list[Path]]:
     """Results by what their run was trained with for ``key`` (dotted), from the smallest value to the largest."""
     found: dict[Any, list[Path]] = {}
     for path in paths:
-        trained = replace(config, run=str(path.parent)).run_folder / CONFIG
-        if not trained.is_file():
-            raise MindsError(f"task.by: the run that {path.parent} reads is not at {trained.parent} any more; put it back")
+        trained = trained_at(path.parent)
+        if trained is None:
+            raise MindsError(f"task.by: the run that {path.parent} reads is not there any more; put it back")
         plain: Any = yaml.safe_load(trained.read_text(encoding="utf-8"))
         for part in key.split("."):
             if not isinstance(plain, dict) or part not in plain:
@@ -79,6 +78,14 @@ def by_value(key: str, paths: Sequence[Path], config: EvalConfig) -> dict[str, l
         found.setdefault(tuple(plain) if isinstance(plain, list) else plain, []).append(path)
     is_ordered = all(isinstance(value, int | float | tuple) for value in found)
     return {in_a_word(value): found[value] for value in (sorted(found) if is_ordered else sorted(found, key=str))}
+
+
+def trained_at(folder: Path) -> Path | None:
+    """The configuration of the run that a result reads: where its path says, below the outputs it names, or beside it."""
+    stored = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    run = Path(stored["run"])
+    places = (run, Path(stored.get("outputs", ".")) / run, folder.parent / run)
+    return next((place / CONFIG for place in places if place != folder and (place / CONFIG).is_file()), None)
 
 
 def in_a_word(value: Any) -> str:

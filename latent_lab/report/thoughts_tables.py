@@ -238,6 +238,26 @@ def lenses(result: dict[str, Any]) -> Iterator[Table]:
         "Of all places the best one is shown: a floor chosen likewise would be higher.",
         is_detail=len(rows) > MOST_ROWS,
     )
+    for lens, each in result.get("lenses", {}).items():
+        if each.get("sources"):
+            yield lens_sources(lens, each)
+
+
+def lens_sources(lens: str, given: dict[str, Any]) -> Table:
+    """What a lens finds in the vectors of each source: of each field hit@1 over all slots, in the real thoughts' best layer."""
+    fields = {field: scores["hit1"]["value"] for field, scores in given["sources"].get("real", {}).get("fields", {}).items()}
+    best = {field: [value(hit) for hit in line].index(max(map(value, line))) for field, line in fields.items() if line}
+    rows = []
+    for name, each in given["sources"].items():
+        hits = {field: each["fields"][field]["hit1"] for field in best if field in each["fields"]}
+        cells = [
+            f"{shown(hits[f]['value'][k])} (gain {shown(hits[f]['gain'][k])})" if f in hits else NOTHING for f, k in best.items()
+        ]
+        rows.append(Row(SOURCES.get(name, words(name)), tuple(cells), "model" if name == "real" else ""))
+    head = ("source", *(f"{words(field)}, layer {given['layers'][k]}" for field, k in best.items()))
+    missing = "; ".join(f"{words(name)}: {why}" for name, why in given.get("sources_left_out", {}).items())
+    note = f"The layer is the best one of the real thoughts; the gain is over another problem's step. Left out: {missing}."
+    return Table(f"{words(lens)} on vectors of each source, first guess right in %", head, tuple(rows), note, is_detail=True)
 
 
 def cell(grid: Any, slot: int, at: int, write: Callable[[Any], str]) -> str:
