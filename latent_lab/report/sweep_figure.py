@@ -27,14 +27,14 @@ COLOURS = (FILL, "#8e6bbf", "#5fad6d", "#9aa5b1")
 def draw_sweep(path: Path, by: str, models: Models) -> None:
     """Draw one line a label over the values of a setting into a PNG file; the same models give the same bytes.
 
-    Every seed is a dot. Panels nothing was measured for are left out. Orange lines are floors: the best constant or prior for
-    readers, chance for edits.
+    Every seed is a dot. Panels that are measured at fewer than two values are left out. Orange lines are floors: the best
+    constant or prior for readers, chance for edits.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     values = list(dict.fromkeys(at for line in models.values() for at in line))
-    shown = [panel for panel in PANELS if any(score_of(each, panel) for line in models.values() for each in line.values())]
+    shown = [panel for panel in PANELS if len(measured(models, panel)) >= min(len(values), 2)]
     with rc_context(STYLE):
         figure = Figure(figsize=(3.3 * len(shown), 3.7), dpi=120, facecolor="white")
         for axes, panel in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
@@ -67,6 +67,11 @@ def draw_line(
     axes.plot([x for x, _ in beside], [100 * s["value"] for _, s in beside], "--", color=colour, linewidth=1.1)
     floors = [(x, score["floor"]) for x, score in points if score.get("floor") is not None]
     axes.plot([x for x, _ in floors], [100 * floor for _, floor in floors], "-", color=FLOOR, linewidth=1.2)
+
+
+def measured(models: Models, panel: str) -> set[str]:
+    """The values of the setting that a panel has a score for."""
+    return {at for line in models.values() for at, each in line.items() if score_of(each, panel)}
 
 
 def score_of(model: Mapping[str, Any], name: str) -> dict[str, Any] | None:
