@@ -16,6 +16,9 @@ MEASURES = {"hit1": (1, 3), "mrr": (2, 4)}
 """Rows of :meth:`Asked.marks`: the measure, and the same for another problem's step."""
 PLAIN, INTERVALS = ("value", "floor", "gain"), ("low", "high", "gain_low", "gain_high")
 """What is kept of a measure, and what more of hit@1."""
+APART = 100_003
+"""Added to the seed for the vectors' donors: drawn like the floor's, they would be the same problems, whose step is then in the
+vector that the floor is scored on."""
 PLACES = 4
 """Digits after the point that are kept: there are thousands of these numbers."""
 
@@ -97,12 +100,12 @@ def slot_marks(
     found = {}
     for name, only, given in vectors.every({field: y[index, step] for field, y in ask.y.labels.items()}):
         if (slot, name, only) not in known:
-            known[slot, name, only] = given.donors_of(name, ask.seed)
+            known[slot, name, only] = given.donors_of(name, ask.seed + APART)
         donors = known[slot, name, only]
         if donors is not None or name == "real":
             ranks = real.ranks if donors is None else {field: each[donors] for field, each in real.ranks.items()}
         else:
-            source = given.source(name, ask.seed)
+            source = given.source(name, ask.seed + APART)
             assert source is not None
             ranks = ask.look_at(lens, source).ranks
         for field in (only,) if only else tuple(ranks):

@@ -235,6 +235,36 @@ def test_what_is_there_is_seen_and_another_problems_is_not(stores: tuple[Thought
     json.dumps(found, allow_nan=False)
 
 
+def test_every_source_is_scored_and_none_but_the_real_one_is_above_its_floor(
+    stores: tuple[ThoughtStore, ThoughtStore],
+) -> None:
+    start = stores[1].layer(0)[:, 0]
+    found = lens_report(*stores, reasoner(), Letters(), ADDITION, [0, 1], lenses=["embedding"], start=start)["embedding"]
+    scores = {name: each["fields"]["write"]["hit1"] for name, each in found["sources"].items()}
+    controls = ("zero", "mean", "random", "shuffled", "shuffled_in_stratum", "label_swapped")
+    assert tuple(scores) == ("real", *controls, "start")
+    assert scores["real"]["value"] == [round(each["value"], 4) for each in found["fields"]["write"]["by_layer"]]
+    assert scores["real"]["gain_low"][0] > 0.3
+    for name in controls:  # a donor's digit is in its vector, so a floor that asked for that one's step would be near a half
+        assert scores[name]["value"][0] < 0.2
+        assert scores[name]["floor"][0] < 0.2
+        assert scores[name]["gain_low"][0] < 0.05
+    assert scores["zero"]["value"] == scores["zero"]["floor"] == [0.0, 0.0]
+    assert scores["start"]["value"][1] is None
+    assert found["sources"]["mean"]["fields"]["write"]["n"] == 400
+    assert tuple(found["sources_left_out"]) == ("none", "other_seed", "text_only")
+
+
+def test_the_target_layer_is_chosen_on_training_problems(stores: tuple[ThoughtStore, ThoughtStore]) -> None:
+    found = lens_report(*stores, reasoner(), Letters(), ADDITION, [0, 1], lenses=["patchscope"], patchscope_problems=20)
+    swept = found["patchscope"]["targets"]
+    assert (swept["targets"], swept["layers"], swept["n_problems"]) == ([0, 1], [0, 1], 400)
+    assert set(swept["chosen"]) <= {0, 1}
+    assert swept["fields"]["write"]["n"] == [[800, 800], [800, 800]]
+    fewer = lens_report(*stores, reasoner(), Letters(), ADDITION, [0, 1], lenses=["patchscope"], patchscope_problems=5)
+    assert fewer["patchscope"]["targets"] == swept
+
+
 def test_a_report_is_the_same_again_and_leaves_the_model_as_it_was(stores: tuple[ThoughtStore, ThoughtStore]) -> None:
     made = reasoner().train()
     first = lens_report(*stores, made, Letters(), ADDITION, [0], lenses=["logit"])
