@@ -205,11 +205,11 @@ class EvalConfig:
         """
         path = self._folder(self.run)
         stored = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8")) if (path / CONFIG).is_file() else None
-        graded = stored.get("run") if isinstance(stored, dict) else None
-        if not graded:
+        if not isinstance(stored, dict) or not (graded := stored.get("run")):
             return path
         beside = path.parent / graded  # found wherever the command is given, where both lie below the same outputs
-        return beside if (beside / CONFIG).is_file() else self._folder(graded)
+        places = [beside, Path(stored.get("outputs", "")) / graded, self._folder(graded)]
+        return next((place for place in places if place != path and (place / CONFIG).is_file()), places[-1])
 
     @property
     def runs(self) -> tuple[str, ...]:

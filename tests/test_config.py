@@ -207,6 +207,13 @@ def test_a_run_is_found_by_path_or_below_outputs(finished: Path, tmp_path: Path,
     assert job("train", []).config.outputs == str(finished)
 
 
+def test_an_evaluation_stands_for_its_run_even_where_it_bears_its_name(finished: Path, tmp_path: Path) -> None:
+    graded = tmp_path / "graded" / "stage=3,seed=1"
+    graded.mkdir(parents=True)
+    (graded / "config.yaml").write_text(f"run: stage=3,seed=1\noutputs: {finished}\n", encoding="utf-8")
+    assert job("eval", [f"run={graded}"]).config.run_folder == finished / "stage=3,seed=1"
+
+
 # What does not
 
 

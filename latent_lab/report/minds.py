@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def minds(task: MindsTask, job: Job) -> dict[str, Any]:
     for path in (path for paths in groups.values() for path in paths):
         if not path.is_file():
             raise MindsError(f"task.results: {path.parent} holds no {RESULT}; run task=thoughts to its end first")
-    lines = {label: by_value(task.by, paths) for label, paths in groups.items()} if task.by else {}
+    lines = {label: by_value(task.by, paths, config) for label, paths in groups.items()} if task.by else {}
     folder = Path(config.out) if config.out else Path(config.outputs) / job.slug
     identity = {"results": {str(path): fingerprint(path) for paths in groups.values() for path in paths}}
     options: dict[str, Any] = {"command": job.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
@@ -62,12 +63,12 @@ def minds(task: MindsTask, job: Job) -> dict[str, Any]:
     return result
 
 
-def by_value(key: str, paths: Sequence[Path]) -> dict[str, list[Path]]:
+def by_value(key: str, paths: Sequence[Path], config: EvalConfig) -> dict[str, list[Path]]:
     """Results by what their run was trained with for ``key`` (dotted), from the smallest value to the largest."""
     found: dict[Any, list[Path]] = {}
     for path in paths:
-        trained = trained_at(path.parent)
-        if trained is None:
+        trained = replace(config, run=str(path.parent)).run_folder / CONFIG
+        if not trained.is_file():
             raise MindsError(f"task.by: the run that {path.parent} reads is not there any more; put it back")
         plain: Any = yaml.safe_load(trained.read_text(encoding="utf-8"))
         for part in key.split("."):
@@ -78,14 +79,6 @@ def by_value(key: str, paths: Sequence[Path]) -> dict[str, list[Path]]:
         found.setdefault(tuple(plain) if isinstance(plain, list) else plain, []).append(path)
     is_ordered = all(isinstance(value, int | float | tuple) for value in found)
     return {in_a_word(value): found[value] for value in (sorted(found) if is_ordered else sorted(found, key=str))}
-
-
-def trained_at(folder: Path) -> Path | None:
-    """The configuration of the run that a result reads: where its path says, below the outputs it names, or beside it."""
-    stored = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    run = Path(stored["run"])
-    places = (run, Path(stored.get("outputs", ".")) / run, folder.parent / run)
-    return next((place / CONFIG for place in places if place != folder and (place / CONFIG).is_file()), None)
 
 
 def in_a_word(value: Any) -> str:
@@ -105,7 +98,7 @@ def model(results: Sequence[dict[str, Any]], label: str) -> dict[str, Any]:
 
     ``probe`` reads the primary field over all steps' own slots, ``oracle`` writes whole column steps, ``columns`` are the
     target-wins of exchanges in the longest sums (a mind that keeps its answer where it should change is at 0 there),
-    ``swapped`` is the accuracy with another problem's thoughts.
+    ``another_problem`` is the accuracy with another problem's thoughts.
     """
     exchanges = [result.get("interventions", {}).get("interchange", {}).get(SITE) for result in results]
     if any(exchange is None for exchange in exchanges):
@@ -115,12 +108,12 @@ def model(results: Sequence[dict[str, Any]], label: str) -> dict[str, Any]:
     columns = [[column["target"] for column in exchange["columns"]] for exchange in exchanges if exchange]
     probes = [result["probes"]["fields"]["write"]["all"] for result in results if "probes" in result]
     oracles = [result["oracle"]["column_step_exact_match"] for result in results if "oracle" in result]
-    swapped = [
+    others = [
         result["floors"]["thoughts_another_problem"] for result in results if "thoughts_another_problem" in result["floors"]
     ]
     found = {
         "accuracy": over([result["accuracy"] for result in results]),
-        **({"swapped": over(swapped)} if swapped else {}),
+        **({"another_problem": over(others)} if others else {}),
         "columns": [over([each[k] for each in columns]) for k in range(min(map(len, columns)))],
         "chance": exchanges[0]["chance"] if exchanges[0] else None,
         "seeds": len(results),

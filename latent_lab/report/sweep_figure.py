@@ -18,7 +18,7 @@ PANELS = {
     "oracle": "An oracle writes the column step",
     "edit": "The answer follows a donor's thought",
 }
-DASHED = {"accuracy": "swapped", "edit": "worst"}
+DASHED = {"accuracy": "another_problem", "edit": "worst"}
 """What else a panel shows, dashed."""
 NOTES = {"accuracy": "dashed: with another problem's thoughts", "edit": "mean over columns; dashed: the worst one"}
 COLOURS = (FILL, "#8e6bbf", "#5fad6d", "#9aa5b1")

@@ -37,7 +37,7 @@ from latent_lab.thoughts.lens_kinds import (
 from latent_lab.thoughts.lens_sources import left_out, source_report
 from latent_lab.thoughts.lens_targets import num_problems, sweep, target_layers
 from latent_lab.thoughts.lens_tuned import tuned_lens
-from latent_lab.thoughts.probe_scores import Resampler, gain, interval, rate
+from latent_lab.thoughts.probe_scores import Resampler, rate
 from latent_lab.thoughts.probe_targets import Targets, check_apart, targets
 from latent_lab.thoughts.probes import in_order, most_steps
 from latent_lab.thoughts.sources import Origins
@@ -72,9 +72,9 @@ def lens_report(
     - ``layers``, ``n_problems`` (a patchscope looks at the first ``patchscope_problems`` only), ``digit_mass`` and ``entropy``
       (bits; None for the embedding lens: it gives no probabilities);
     - ``fields``: for each field ``n`` (by slot), ``hit1``, ``hit5``, ``hit10``, ``mrr`` and, with ``floor_`` before the name, the
-      same scored against another problem's step; ``hit1_low`` and ``hit1_high``; and ``by_layer``, for each layer the hit@1 of
-      all slots together as a score with ``floors``, ``floor`` and ``gain``;
-    - ``sources``: for each source of vectors and each field hit@1 and reciprocal rank by layer, raw, floor and gain, see
+      same scored against another problem's step; ``hit1_low`` and ``hit1_high``;
+    - ``sources``: for each source of vectors (the real ones, too) and each field hit@1 and reciprocal rank by layer, all slots
+      together, raw, floor and gain, see
       :func:`latent_lab.thoughts.lens_sources.source_report`; ``sources_left_out`` says why of those that are missing;
     - of the tuned lens ``tuning``, for each layer what :func:`latent_lab.thoughts.lens_tuned.tuned_lens` records; of the
       patchscope ``targets``, what :func:`latent_lab.thoughts.lens_targets.sweep` found on training problems.
@@ -187,11 +187,10 @@ def field_record(ask: Asked, seen: dict[int, dict[int, Seen]], field: str, resam
     names = [f"{floor}{name}" for floor in ("", "floor_") for name in ("hit1", "hit5", "hit10", "mrr")]
     grids: dict[str, list[list[Any]]] = {name: [] for name in (*names, "hit1_low", "hit1_high")}
     counts = {slot: torch.zeros(ask.num_problems) for slot in range(len(ask.own))}
-    hits: dict[int, list[tuple[Tensor, Tensor]]] = {layer: [] for layer in seen}
     for slot in counts:
         for values in grids.values():
             values.append([None] * len(seen))
-        for column, (layer, slots) in enumerate(seen.items()):
+        for column, slots in enumerate(seen.values()):
             if slot not in slots:
                 continue
             index, real, floor = ask.ranks_of(slots[slot].ranks[field], field, slot)
@@ -202,25 +201,11 @@ def field_record(ask: Asked, seen: dict[int, dict[int, Seen]], field: str, resam
                     grids[f"{start}hit{k}"][-1][column] = float((each <= k).double().mean())
                 grids[f"{start}mrr"][-1][column] = float((1 / each).mean())
             counts[slot][index] = 1
-            placed = [torch.zeros(ask.num_problems).index_put((index,), (each <= 1).float()) for each in (real, floor)]
-            hits[layer].append((placed[0], placed[1]))
-            score = rate(resampler.means(placed[0], counts[slot]), counts[slot])
+            hits = torch.zeros(ask.num_problems).index_put((index,), (real <= 1).float())
+            score = rate(resampler.means(hits, counts[slot]), counts[slot])
             grids["hit1_low"][-1][column], grids["hit1_high"][-1][column] = score["low"], score["high"]
-    asked = torch.stack(list(counts.values())).sum(0)
     return {
         "layers": list(seen),
         "n": [int(each.sum()) for each in counts.values()],
         **grids,
-        "by_layer": [whole_layer(resampler, each, asked) for each in hits.values()],
     }
-
-
-def whole_layer(resampler: Resampler, hits: Sequence[tuple[Tensor, Tensor]], counts: Tensor) -> dict[str, Any] | None:
-    """Hit@1 over all slots as a score beside its floor; None where nothing was asked."""
-    if not hits:
-        return None
-    real, floor = (torch.stack(each).sum(0) for each in zip(*hits, strict=True))
-    drawn, below = resampler.means(torch.stack([real, floor]), counts)
-    beside = rate(below, counts)
-    won = interval(gain(drawn, below[None]))
-    return {**rate(drawn, counts), "floors": {"another_problem": beside}, "floor": beside["value"], "gain": won}

@@ -83,7 +83,7 @@ def test_a_setting_of_the_trained_runs_becomes_an_axis(tmp_path: Path) -> None:
     found = job_.config.task.run(job_)["models"]["open"]
     assert list(found) == ["0", "0.1", "1"]
     assert found["0.1"]["columns"][0]["by_seed"] == [0.6, 0.4]
-    assert found["0.1"]["swapped"]["value"] == 0.3
+    assert found["0.1"]["another_problem"]["value"] == 0.3
     assert (out / "sweep.png").read_bytes().startswith(b"\x89PNG")
     assert not (out / "flagship.png").exists()
 
@@ -114,13 +114,3 @@ def test_edits_of_a_sweep_are_the_mean_and_the_worst_column_of_each_seed() -> No
     model = {"columns": [{"by_seed": [1.0, 0.5]}, {"by_seed": [0.5, 0.0]}], "chance": 0.1}
     assert score_of(model, "edit") == {"value": 0.5, "by_seed": [0.75, 0.25], "floor": 0.1}
     assert score_of(model, "worst") == {"value": 0.25, "by_seed": [0.5, 0.0], "floor": None}
-
-
-def test_a_result_named_as_its_run_is_not_taken_for_it(tmp_path: Path) -> None:
-    folder = stored(tmp_path / "readings" / "a", 0.5)
-    run = tmp_path / "outputs" / "a"
-    run.mkdir(parents=True)
-    (run / "config.yaml").write_text(json.dumps({"stage": {"supervision": 0.1}}), encoding="utf-8")
-    (folder / "config.yaml").write_text(json.dumps({"run": "a", "outputs": str(run.parent)}), encoding="utf-8")
-    job_ = job("eval", ["task=minds", f"task.results=[a:{folder}]", "task.by=stage.supervision", f"out={tmp_path / 'out'}"])
-    assert list(job_.config.task.run(job_)["models"]["a"]) == ["0.1"]
