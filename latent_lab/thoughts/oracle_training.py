@@ -103,7 +103,8 @@ def train(job: Job) -> dict[str, Any]:
     if config.threads:
         torch.set_num_threads(config.threads)
     folder = Path(config.outputs) / job.slug
-    options = {"command": job.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
+    ignore = NOT_RESULT | {"stage.run"}  # how the run was named; which it is, the hash of its weights says
+    options = {"command": job.command, "ignore": ignore, "overwrite": config.overwrite}
     with accelerator(config.device, config.precision) as at, open_run_together(at, folder, plain, **options) as run:
         if run.result is not None:
             log.info("%s is complete; its stored result is used (overwrite=true does it again)", run.folder)

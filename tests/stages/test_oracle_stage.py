@@ -8,6 +8,7 @@ import yaml
 from latent_lab.config import ConfigError
 from latent_lab.engine import Engine
 from latent_lab.job import job
+from latent_lab.run import RunConflict
 from latent_lab.thoughts.oracle import Oracle
 from tests.tiny import MODEL, rows, train
 
@@ -64,6 +65,16 @@ def test_a_killed_oracle_goes_on_and_ends_with_the_same_bytes(outputs: Path, mon
     weights = [(folder / "checkpoint" / "model.safetensors").read_bytes() for folder in (whole, cut)]
     assert weights[0] == weights[1]
     assert (whole / "samples.jsonl").read_bytes() == (cut / "samples.jsonl").read_bytes()
+
+
+def test_the_run_that_is_read_is_known_by_its_weights_not_by_how_it_is_named(outputs: Path) -> None:
+    by_name = oracle(outputs, "oracle=head", "name=named")
+    before = (by_name / "result.json").read_bytes(), (by_name / "provenance.json").read_bytes()
+    oracle(outputs, "oracle=head", "name=named", f"stage.run={outputs / 'read'}")
+    assert ((by_name / "result.json").read_bytes(), (by_name / "provenance.json").read_bytes()) == before
+    train(outputs, "stage=coconut", "stage.stages=[0,2]", "stage.epochs=[1]", "seed=5", "name=other")
+    with pytest.raises(RunConflict, match=r"stage\.weights: stored"):
+        oracle(outputs, "oracle=head", "name=named", "stage.run=other")
 
 
 @pytest.mark.parametrize(
