@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 END_OF_TEXT = "<|endoftext|>"
 MARKERS = ("<|start-latent|>", "<|latent|>", "<|end-latent|>")
 ARCHITECTURES = ("gpt2", "llama")
-TOKENIZERS = ("digits", "symbols")
+TOKENIZERS = ("digits", "words", "symbols")
 DTYPES = ("float32", "bfloat16", "float16")
 QUANTIZED = ("none", "8bit", "4bit")
 
-PIECES = r"\d| ?\p{L}+ ?| ?[^\s\p{L}\d]+ ?|\s"
-"""What the digit-level tokenizer never joins across: single digits; words and signs with the blanks around them."""
+PIECES = {
+    "digits": r"\d| ?\p{L}+ ?| ?[^\s\p{L}\d]+ ?|\s",
+    "words": r"\d| ?\p{L}+| ?[^\s\p{L}\d]+|\s",
+}
+"""What a tokenizer made from problems never joins across: single digits; words and signs with the blanks around them, or with
+the one before them alone, so that a name is the same token wherever it stands in a sentence."""
 
 
 MOST_PROBLEMS_READ = 20_000
@@ -79,8 +83,9 @@ class Scratch:
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
     tokenizer: str = "digits"
-    """``digits``: every digit is a token, frequent words are learned from the training problems; ``symbols``: the fixed
-    vocabulary of graph problems (:mod:`latent_lab.symbols`)."""
+    """``digits``: every digit is a token, frequent words are learned from the training problems, with the blanks around them;
+    ``words``: with the blank before them alone, so that a name is one and the same token as subject, object and in the question;
+    ``symbols``: the fixed vocabulary of graph problems (:mod:`latent_lab.symbols`)."""
 
     def __post_init__(self) -> None:
         for name, allowed in (("architecture", ARCHITECTURES), ("tokenizer", TOKENIZERS)):
@@ -98,7 +103,10 @@ class Scratch:
 
     def load(self, problems: Iterable[Problem]) -> Backbone:
         """Make the tokenizer from ``problems`` (the training split) and a model with random weights (torch's current seed)."""
-        tokenizer = symbol_tokenizer() if self.tokenizer == "symbols" else digit_tokenizer(problems, self.vocabulary)
+        if self.tokenizer == "symbols":
+            tokenizer = symbol_tokenizer()
+        else:
+            tokenizer = digit_tokenizer(problems, self.vocabulary, PIECES[self.tokenizer])
         model = self._gpt2(tokenizer) if self.architecture == "gpt2" else self._llama(tokenizer)
         if self.gradient_checkpointing:
             recompute(model)
@@ -283,16 +291,18 @@ def add_markers(model: Any, tokenizer: Any, like: str) -> None:
             table.weight[rows] = table.weight[pieces].mean(dim=0)
 
 
-def digit_tokenizer(problems: Iterable[Problem], vocabulary: int) -> "PreTrainedTokenizerBase":
+def digit_tokenizer(
+    problems: Iterable[Problem], vocabulary: int, pieces: str = PIECES["digits"]
+) -> "PreTrainedTokenizerBase":
     """Make a tokenizer in which every digit is a token, and frequent words are whole tokens with the blanks around them.
 
-    Byte-pair merges learned from the problems' text inside the pieces of ``PIECES``; anything else falls back to bytes, so any
+    Byte-pair merges learned from the problems' text inside ``pieces``, a pattern of ``PIECES``; anything else falls back to bytes, so any
     text survives encoding and decoding unchanged.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    split = pre_tokenizers.Split(Regex(PIECES), behavior="isolated")
+    split = pre_tokenizers.Split(Regex(pieces), behavior="isolated")
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = split
     special = [END_OF_TEXT, *MARKERS]

@@ -70,6 +70,15 @@ def test_every_digit_is_a_token_and_fixed_words_are_whole(tokenizer: PreTrainedT
     assert pieces(tokenizer, "### 922") == ["### ", "9", "2", "2"]
 
 
+def test_in_words_a_name_is_one_token_wherever_it_stands() -> None:
+    problems = [Problem("x", "Every yumpus is a lempus. Every lempus is a wumpus. Is Tom a yumpus or lempus?", ("Tom is 12",), "lempus")]
+    made = Scratch(layers=1, width=32, heads=1, positions=64, tokenizer="words").load(problems).tokenizer
+    assert pieces(made, "Every yumpus is a lempus. Every lempus or 12")[:-1] == [
+        "Every", " yumpus", " is", " a", " lempus", ".", " Every", " lempus", " or", " ", "1",
+    ]  # fmt: skip
+    assert all(made.decode(ids_of(made, text)) == text for text in NASTY)
+
+
 def test_the_first_tokens_are_the_specials_and_the_bytes(tokenizer: PreTrainedTokenizerBase) -> None:
     first = tokenizer.convert_ids_to_tokens(range(260))
     assert first == ["<|endoftext|>", *MARKERS, *(f"<0x{byte:02X}>" for byte in range(256))]
@@ -161,7 +170,7 @@ def test_a_model_for_symbols_has_a_row_for_each_of_them() -> None:
     ("settings", "message"),
     [
         ({"architecture": "rnn"}, "architecture=rnn: allowed are gpt2, llama"),
-        ({"tokenizer": "words"}, "tokenizer=words: allowed are digits, symbols"),
+        ({"tokenizer": "sentences"}, "tokenizer=sentences: allowed are digits, words, symbols"),
         ({"layers": 0}, "layers=0: allowed are 1 and more"),
         ({"width": 30}, "width=30: it must be a multiple of heads=4"),
         ({"vocabulary": 299}, "vocabulary=299: allowed are 300 and more (256 are the single bytes)"),

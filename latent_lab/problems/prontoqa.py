@@ -14,13 +14,15 @@ import hashlib
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from latent_lab.problems import SPLITS, Problem, Split
 from latent_lab.problems.generated import OneByOne
 from latent_lab.problems.graphs import CONCEPTS, NAMES
 
+WORDINGS = ("every", "each", "plural")
+"""PrOntoQA's three ways to state a rule."""
 MOST_HOPS = 7
 """Two chains of more rules would need more kinds of properties than there are."""
 KINDS = (
@@ -47,6 +49,8 @@ class ProntoQA(OneByOne):
 
     hops: int = 5
     """Deductions from the fact to the answer: rules from concept to concept, and one from a concept to its property."""
+    wordings: list[str] = field(default_factory=lambda: list(WORDINGS))
+    """How rules may be said: ``every`` and ``each`` concept is, or concepts (``plural``) are."""
     train_size: int = 9_000
     """Problems in the training split."""
     valid_size: int = 200
@@ -57,6 +61,8 @@ class ProntoQA(OneByOne):
     def __post_init__(self) -> None:
         if not 1 <= self.hops <= MOST_HOPS:
             raise ValueError(f"hops={self.hops}: allowed are 1 to {MOST_HOPS}")
+        if not self.wordings or not set(self.wordings) <= set(WORDINGS):
+            raise ValueError(f"wordings={self.wordings}: allowed are some of {', '.join(WORDINGS)}")
         super().__post_init__()
 
     def problem(self, split: Split, index: int) -> Problem:
@@ -68,7 +74,8 @@ class ProntoQA(OneByOne):
             chains = [branch[: self.hops] for branch in branches]
             properties = [rng.choice(kind) for kind in rng.sample(KINDS, 2 * self.hops - 1)]
             if split_of_chain(chains[0], properties[0]) == split:
-                return written(f"{split}-{index}", chains, [branch[self.hops :] for branch in branches], properties, rng)
+                sides = [branch[self.hops :] for branch in branches]
+                return written(f"{split}-{index}", chains, sides, properties, self.wordings, rng)
 
     def shortcuts(self) -> dict[str, Callable[[Problem], float]]:
         """Rules that answer without following the chain."""
@@ -82,18 +89,25 @@ def split_of_chain(concepts: list[str], asked: str) -> Split:
     return SPLITS[0] if bucket < 8 else SPLITS[bucket - 7]
 
 
-def written(id: str, chains: list[list[str]], sides: list[list[str]], properties: list[str], rng: random.Random) -> Problem:
+def written(
+    id: str,
+    chains: list[list[str]],
+    sides: list[list[str]],
+    properties: list[str],
+    wordings: list[str],
+    rng: random.Random,
+) -> Problem:
     """Write the problem on the first of two chains; the first property ends both, the others go to the concepts before the ends.
 
     ``sides`` has, for each chain, a concept that each concept but the last is contained in as well.
     """
     asked, *others = properties
     is_denied, is_not_asked = rng.random() < 0.5, rng.random() < 0.5
-    rules = [[is_a(a, b, rng) for a, b in pairwise(chain)] for chain in chains]
-    ends = [has(chain[-1], asked, is_not, rng) for chain, is_not in zip(chains, (is_denied, not is_denied), strict=True)]
+    rules = [[is_a(a, b, rng.choice(wordings)) for a, b in pairwise(chain)] for chain in chains]
+    ends = [has(chain[-1], asked, is_not, rng.choice(wordings)) for chain, is_not in zip(chains, (is_denied, not is_denied), strict=True)]
     carriers = [concept for chain in chains for concept in chain[:-1]]
-    distractors = [is_a(a, b, rng) for a, b in zip(carriers, sides[0] + sides[1], strict=True)]
-    distractors += [has(a, b, rng.random() < 0.5, rng) for a, b in zip(carriers, others, strict=True)]
+    distractors = [is_a(a, b, rng.choice(wordings)) for a, b in zip(carriers, sides[0] + sides[1], strict=True)]
+    distractors += [has(a, b, rng.random() < 0.5, rng.choice(wordings)) for a, b in zip(carriers, others, strict=True)]
     context = [*rules[0], *rules[1], *ends, *distractors]
     rng.shuffle(context)
     people = rng.sample(NAMES, 2)
@@ -125,17 +139,15 @@ def an(concept: str) -> str:
     return f"{'an' if concept[0] in 'aeiou' else 'a'} {concept}"
 
 
-def is_a(concept: str, other: str, rng: random.Random) -> str:
-    """State that one concept is contained in another, in one of PrOntoQA's three ways."""
-    form = rng.choice(("Every", "Each", ""))
-    return f"{form} {concept} is {an(other)}." if form else f"{concept.capitalize()}es are {other}es."
+def is_a(concept: str, other: str, wording: str) -> str:
+    """State that one concept is contained in another, in one of ``WORDINGS``."""
+    return f"{concept.capitalize()}es are {other}es." if wording == "plural" else f"{wording.capitalize()} {concept} is {an(other)}."
 
 
-def has(concept: str, asked: str, is_not: bool, rng: random.Random) -> str:
-    """State that a concept has a property, or has it not, in one of PrOntoQA's three ways."""
-    form = rng.choice(("Every", "Each", ""))
+def has(concept: str, asked: str, is_not: bool, wording: str) -> str:
+    """State that a concept has a property, or has it not, in one of ``WORDINGS``."""
     said = f"{'not ' * is_not}{asked}."
-    return f"{form} {concept} is {said}" if form else f"{concept.capitalize()}es are {said}"
+    return f"{concept.capitalize()}es are {said}" if wording == "plural" else f"{wording.capitalize()} {concept} is {said}"
 
 
 def agreement(sentence: str, problem: Problem) -> float:

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from latent_lab.problems import SPLITS, Problem
-from latent_lab.problems.prontoqa import KINDS, RULES, ProntoQA, credit, split_of_chain
+from latent_lab.problems.prontoqa import KINDS, RULES, ProntoQA, credit, has, is_a, split_of_chain
 
 SENTENCE = r"(?:(?:Every|Each) (\w+) is|(\w+) are) (not )?(?:an? )?(\w+)\."
 
@@ -178,3 +178,25 @@ def test_hops_from_1_to_7_can_be_asked_for(hops):
 def test_other_hops_are_refused(hops):
     with pytest.raises(ValueError, match=f"^hops={hops}: allowed are 1 to 7$"):
         ProntoQA(hops=hops)
+
+
+@pytest.mark.parametrize(
+    ("wording", "rule", "denial"),
+    [
+        ("every", "Every yerpus is a scrompus.", "Every scrompus is not mean."),
+        ("each", "Each yerpus is a scrompus.", "Each scrompus is not mean."),
+        ("plural", "Yerpuses are scrompuses.", "Scrompuses are not mean."),
+    ],
+)
+def test_rules_can_all_be_said_in_one_way(wording, rule, denial):
+    assert is_a("yerpus", "scrompus", wording) == rule
+    assert has("scrompus", "mean", True, wording) == denial
+    for problem in ProntoQA(size=20, wordings=[wording]).load("valid"):
+        said = [sentence.split()[0] for sentence in problem.question.split(". ")[:-3]]
+        assert {"every": {"Every"}, "each": {"Each"}}.get(wording, {first for first in said if first.endswith("puses")}) == set(said)
+
+
+@pytest.mark.parametrize("wordings", [[], ["some"], ["every", "all"]])
+def test_other_wordings_are_refused(wordings):
+    with pytest.raises(ValueError, match=re.escape(f"wordings={wordings}: allowed are some of every, each, plural")):
+        ProntoQA(wordings=wordings)
