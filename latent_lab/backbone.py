@@ -291,13 +291,11 @@ def add_markers(model: Any, tokenizer: Any, like: str) -> None:
             table.weight[rows] = table.weight[pieces].mean(dim=0)
 
 
-def digit_tokenizer(
-    problems: Iterable[Problem], vocabulary: int, pieces: str = PIECES["digits"]
-) -> "PreTrainedTokenizerBase":
+def digit_tokenizer(problems: Iterable[Problem], vocabulary: int, pieces: str = PIECES["digits"]) -> "PreTrainedTokenizerBase":
     """Make a tokenizer in which every digit is a token, and frequent words are whole tokens with the blanks around them.
 
-    Byte-pair merges learned from the problems' text inside ``pieces``, a pattern of ``PIECES``; anything else falls back to bytes, so any
-    text survives encoding and decoding unchanged.
+    Byte-pair merges learned from the problems' text inside ``pieces``, a pattern of ``PIECES``; anything else falls back to
+    bytes, so any text survives encoding and decoding unchanged.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast

@@ -71,7 +71,9 @@ def test_every_digit_is_a_token_and_fixed_words_are_whole(tokenizer: PreTrainedT
 
 
 def test_in_words_a_name_is_one_token_wherever_it_stands() -> None:
-    problems = [Problem("x", "Every yumpus is a lempus. Every lempus is a wumpus. Is Tom a yumpus or lempus?", ("Tom is 12",), "lempus")]
+    problems = [
+        Problem("x", "Every yumpus is a lempus. Every lempus is a wumpus. Is Tom a yumpus or lempus?", ("Tom is 12",), "lempus")
+    ]
     made = Scratch(layers=1, width=32, heads=1, positions=64, tokenizer="words").load(problems).tokenizer
     assert pieces(made, "Every yumpus is a lempus. Every lempus or 12")[:-1] == [
         "Every", " yumpus", " is", " a", " lempus", ".", " Every", " lempus", " or", " ", "1",

@@ -104,7 +104,10 @@ def written(
     asked, *others = properties
     is_denied, is_not_asked = rng.random() < 0.5, rng.random() < 0.5
     rules = [[is_a(a, b, rng.choice(wordings)) for a, b in pairwise(chain)] for chain in chains]
-    ends = [has(chain[-1], asked, is_not, rng.choice(wordings)) for chain, is_not in zip(chains, (is_denied, not is_denied), strict=True)]
+    ends = [
+        has(chain[-1], asked, is_not, rng.choice(wordings))
+        for chain, is_not in zip(chains, (is_denied, not is_denied), strict=True)
+    ]
     carriers = [concept for chain in chains for concept in chain[:-1]]
     distractors = [is_a(a, b, rng.choice(wordings)) for a, b in zip(carriers, sides[0] + sides[1], strict=True)]
     distractors += [has(a, b, rng.random() < 0.5, rng.choice(wordings)) for a, b in zip(carriers, others, strict=True)]
@@ -141,7 +144,9 @@ def an(concept: str) -> str:
 
 def is_a(concept: str, other: str, wording: str) -> str:
     """State that one concept is contained in another, in one of ``WORDINGS``."""
-    return f"{concept.capitalize()}es are {other}es." if wording == "plural" else f"{wording.capitalize()} {concept} is {an(other)}."
+    return (
+        f"{concept.capitalize()}es are {other}es." if wording == "plural" else f"{wording.capitalize()} {concept} is {an(other)}."
+    )
 
 
 def has(concept: str, asked: str, is_not: bool, wording: str) -> str:

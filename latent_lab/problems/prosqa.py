@@ -5,6 +5,7 @@ the published problems the target is always the deepest leaf of its family, so t
 about answers 93.4% of the test set; ``balance=depth`` takes all such rules to 50%.
 """
 
+import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from typing import Any
 from latent_lab.problems import DataError, Problem, Split
 from latent_lab.problems.files import File, Row, find, is_int, mapping, names, wrong
 from latent_lab.problems.generated import Generated
-from latent_lab.problems.graphs import Graph, distances, frontiers, shortcuts, shortest_path_nodes
+from latent_lab.problems.graphs import CONCEPTS, NAMES, Graph, distances, frontiers, shortcuts, shortest_path_nodes
 
 FORMS = ("text", "symbolic")
 BALANCES = ("none", "depth")
@@ -45,6 +46,9 @@ class ProsQA(Generated):
     """Least distance from root to target."""
     max_hops: int = 6
     """Greatest distance from root to target."""
+    tellings: int = 1
+    """Times each training graph is told in words, with names, order of sentences and order of options drawn anew. Small graphs
+    run out of shapes, names do not; graphs in symbols are renumbered while training (stage.relabel)."""
     train_size: int = 17_886
     """Problems generated for training."""
     valid_size: int = 300
@@ -63,9 +67,12 @@ class ProsQA(Generated):
             raise ValueError(f"nodes={self.nodes}: allowed are 4 to {MOST_NODES}, as many as there are names for")
         if not 1 <= self.min_hops <= self.max_hops:
             raise ValueError(f"min_hops={self.min_hops}, max_hops={self.max_hops}: allowed are 1 <= min_hops <= max_hops")
+        if self.tellings < 1 or (self.tellings > 1 and self.form != "text"):
+            raise ValueError(f"tellings={self.tellings}: allowed are 1 and more with form=text, and 1 with form=symbolic")
         super().__post_init__()
-        if self.path is not None and (self.balance != "none" or self.relabel):
-            given = f"balance={self.balance}" if self.balance != "none" else f"relabel={self.relabel}"
+        changes = [n for n, usual in (("balance", "none"), ("relabel", False), ("tellings", 1)) if getattr(self, n) != usual]
+        if self.path is not None and changes:
+            given = f"{changes[0]}={getattr(self, changes[0])}"
             raise ValueError(f"{given}: it changes generated problems, but path={self.path} reads a file")
 
     def load(self, split: Split) -> list[Problem]:
@@ -78,7 +85,10 @@ class ProsQA(Generated):
 
         recipe = Recipe(self.nodes, self.min_hops, self.max_hops, self.balance == "depth", self.relabel)
         write = text if self.form == "text" else symbolic
-        return [write(f"{split}-{index}", graph) for index, graph in enumerate(draw(recipe, self.seed, split, size))]
+        times = self.tellings if split == "train" else 1
+        graphs = draw(recipe, self.seed, split, -(-size // times))
+        told = (graphs[i // times] if i % times == 0 else retold(graphs[i // times], f"{self.seed}/{i}") for i in range(size))
+        return [write(f"{split}-{index}", graph) for index, graph in enumerate(told)]
 
     def shortcuts(self) -> dict[str, Callable[[Problem], float]]:
         """Return the rules that choose an option without knowing the root (see ``graphs.RULES``).
@@ -86,7 +96,8 @@ class ProsQA(Generated):
         The logistic regression is fitted on training problems: on generated ones where the path has no file of them.
         """
         has_train = self.path is None or find(Path(self.path).expanduser(), "train")
-        dataset = replace(self, size=FITTED_ON) if has_train else replace(self, size=FITTED_ON, path=None)
+        dataset = replace(self, size=FITTED_ON, tellings=1)
+        dataset = dataset if has_train else replace(dataset, path=None)
         return shortcuts(dataset.load("train"))
 
     def _read(self, path: str, split: Split) -> list[Problem]:
@@ -111,6 +122,15 @@ def text(id: str, graph: Graph) -> Problem:
     question = " ".join([*said, f"Is {symbols[graph.root]} a {symbols[first]} or {symbols[second]}?"])
     steps = tuple(states(graph, *edge) for edge in pairwise(graph.path))
     return Problem(id, question, steps, f"{symbols[graph.root]} is a {symbols[graph.target]}.", meta_of(graph))
+
+
+def retold(graph: Graph, name: str) -> Graph:
+    """Return the same graph with names, order of sentences and order of options drawn anew, from the stream of ``name``."""
+    rng = random.Random(name)
+    people, concepts = iter(rng.sample(NAMES, len(NAMES))), iter(rng.sample(CONCEPTS, len(CONCEPTS)))
+    symbols = tuple(next(people if symbol[0].isupper() else concepts) for symbol in graph.symbols)
+    order = tuple(rng.sample(graph.order, len(graph.order)))
+    return replace(graph, symbols=symbols, order=order, is_target_first=rng.random() < 0.5)
 
 
 def states(graph: Graph, source: int, destination: int) -> str:

@@ -193,7 +193,9 @@ def test_rules_can_all_be_said_in_one_way(wording, rule, denial):
     assert has("scrompus", "mean", True, wording) == denial
     for problem in ProntoQA(size=20, wordings=[wording]).load("valid"):
         said = [sentence.split()[0] for sentence in problem.question.split(". ")[:-3]]
-        assert {"every": {"Every"}, "each": {"Each"}}.get(wording, {first for first in said if first.endswith("puses")}) == set(said)
+        assert {"every": {"Every"}, "each": {"Each"}}.get(wording, {first for first in said if first.endswith("puses")}) == set(
+            said
+        )
 
 
 @pytest.mark.parametrize("wordings", [[], ["some"], ["every", "all"]])

@@ -2,6 +2,7 @@ import json
 import math
 import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -247,6 +248,23 @@ def test_fewer_nodes_make_smaller_graphs():
     assert max(sizes) <= 14
 
 
+def test_training_graphs_can_be_told_more_than_once_and_others_are_not():
+    once, often = (ProsQA(size=12, nodes=10, tellings=tellings) for tellings in (1, 4))
+    graphs, told = once.load("train"), often.load("train")
+    edges = [[sorted(problem.meta["edges"]) for problem in problems] for problems in (graphs, told)]
+    assert edges[1] == [edges[0][index // 4] for index in range(12)]
+    assert [told[index] for index in (0, 4, 8)] == [replace(graphs[i], id=f"train-{4 * i}") for i in range(3)]
+    assert len({problem.question for problem in told}) == 12
+    for problem in told:
+        read = graph_of(problem, "here")  # the sentences say the graph, and the question asks for its target
+        children = {child for _, child in read.edges}
+        assert [name[0].isupper() for name in read.symbols] == [node not in children for node in range(len(read.symbols))]
+    options = Counter(tuple(problem.meta["options"]) for problem in ProsQA(size=64, nodes=10, tellings=64).load("train"))
+    assert len(options) == 2
+    assert min(options.values()) > 16
+    assert once.load("test") == often.load("test")
+
+
 def test_relabel_permutes_ids_and_leaves_the_rest_as_published():
     relabelled = ProsQA(size=300, relabel=True).load("test")
     assert any(source > destination for problem in relabelled for source, destination in problem.meta["edges"])
@@ -283,6 +301,9 @@ def test_without_a_training_file_the_regression_is_fitted_on_generated_problems(
         ({"nodes": 3}, "nodes=3: allowed are 4 to 40, as many as there are names for"),
         ({"min_hops": 0}, "min_hops=0, max_hops=6: allowed are 1 <= min_hops <= max_hops"),
         ({"min_hops": 5, "max_hops": 4}, "min_hops=5, max_hops=4: allowed are 1 <= min_hops <= max_hops"),
+        ({"tellings": 0}, "tellings=0: allowed are 1 and more with form=text, and 1 with form=symbolic"),
+        ({"tellings": 2, "form": "symbolic"}, "tellings=2: allowed are 1 and more with form=text, and 1 with form=symbolic"),
+        ({"tellings": 2, "path": "f.json"}, "tellings=2: it changes generated problems, but path=f.json reads a file"),
         ({"valid_size": -1}, "valid_size=-1: allowed are 0 and more"),
         ({"size": -1}, "size=-1: allowed are 0 and more"),
         ({"path": "f.json", "relabel": True}, "relabel=True: it changes generated problems, but path=f.json reads a file"),
