@@ -11,7 +11,7 @@ Variants (:class:`latent_lab.loop.Loop`): pause tokens, which feed nothing back 
 all slots in parallel a few times; thoughts taken before the norm, projected, rescaled or detached; and a bottleneck, in which
 what follows the last slot sees the thoughts only.
 
-This is the only file that knows the key/value cache. The Hugging Face model stays untouched.
+Only this file and :mod:`latent_lab.decoding` know the key/value cache. The Hugging Face model stays untouched.
 
 Shape suffixes: B batch, T input columns, W columns of one pass, C columns of all passes so far, K slots, D width,
 N labelled tokens, V vocabulary.
@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from latent_lab.decoding import in_spans
 from latent_lab.edits import CacheEdit, Edits, ResidualEdit, Slots, ThoughtEdit, edited_blocks
 from latent_lab.feedback import Feedback, UnsupportedModel, blocks_of, final_norm, scaled
 from latent_lab.loop import Loop
@@ -36,6 +37,8 @@ from latent_lab.sequences import LatentTokens
 
 __all__ = ["LatentReasoner", "LatentTokens", "ReasonerOutput", "ThoughtEdit", "UnsupportedModel", "final_norm"]
 
+ROW_BY_ROW = {"do_sample", "position_ids", "inputs_embeds", "logits_processor"}
+"""Options of ``generate`` under which what a row writes depends on neither the other rows nor on where decoding began."""
 SCALED_HEADS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
 
@@ -177,17 +180,18 @@ class LatentReasoner(nn.Module):
             embeds = rollout.held_BD.new_zeros(*ids.shape, rollout.held_BD.shape[-1])
             embeds[:, -1] = rollout.held_BD
             options["inputs_embeds"] = embeds
-        rollout.cache.batch_repeat_interleave(self._copies(options))  # generate repeats its tensors, but not the cache
         generate: Any = self.backbone.generate
-        new = generate(
-            input_ids=ids,
-            attention_mask=mask,
-            past_key_values=rollout.cache if cut.widths != [1] else None,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=eos_token_id,
-            pad_token_id=pad_token_id,
-            **options,
-        )
+        cache = rollout.cache if cut.widths != [1] else None
+        copies = self._copies(options)
+        lengths: dict[str, Any] = {
+            "max_new_tokens": max_new_tokens,
+            "eos_token_id": eos_token_id,
+            "pad_token_id": pad_token_id,
+        }
+        if copies == 1 and None not in lengths.values() and options.keys() <= ROW_BY_ROW and not options["do_sample"]:
+            return in_spans(generate, ids, mask, cache, **lengths, **options)
+        rollout.cache.batch_repeat_interleave(copies)  # generate repeats its tensors, but not the cache
+        new = generate(input_ids=ids, attention_mask=mask, past_key_values=cache, **lengths, **options)
         return new[:, ids.shape[1] :]
 
     def _shape_of_passes(self, is_closed: Tensor | None, edits: Edits) -> PassShape:

@@ -15,7 +15,7 @@ LAYERS = (
     ("files", "provenance", "progress", "exact"),
     ("problems", "run", "tracking", "weights"),
     ("config", "sequences", "loop", "recompute", "symbols"),
-    ("overrides", "backbone", "batching", "schedule", "passes", "edits", "feedback"),
+    ("overrides", "backbone", "batching", "schedule", "passes", "edits", "feedback", "decoding"),
     ("output",),
     ("compose", "reasoner", "adapters", "card", "calls"),
     ("job", "supervision"),
@@ -43,7 +43,9 @@ ROOMS: dict[tuple[str, ...], set[str]] = {
     ("rich",): {"progress", "report.play_terminal"},
     ("starlette", "uvicorn"): {"report.play_web"},
     ("jinja2",): {"report.page"},
-    ("matplotlib",): {f"report.{name}_figure" for name in ("study", "card", "table", "confusion", "matrix", "thoughts", "sweep")},
+    ("matplotlib",): {
+        f"report.{name}_figure" for name in ("study", "card", "table", "confusion", "matrix", "thoughts", "sweep", "bench")
+    },
     ("datasets",): {"problems.hub"},
     ("pyarrow",): {"problems.files"},
     ("openai", "tenacity", "aiolimiter"): {"calls.client"},
@@ -191,12 +193,12 @@ def test_modules_are_looked_up_by_name_for_schemas_and_trackers_alone() -> None:
     assert {name for name, tree in MODULES.items() if "importlib" in imports(tree)} <= {"compose", "tracking"}
 
 
-def test_only_the_reasoner_and_what_recomputes_its_layers_know_the_cache() -> None:
+def test_only_the_reasoner_its_decoding_and_what_recomputes_its_layers_know_the_cache() -> None:
     def speaks_of_it(tree: ast.AST) -> bool:
         names = {getattr(node, field, None) for node in ast.walk(tree) for field in ("id", "attr", "arg", "name")}
         return bool(names & {"past_key_values", "DynamicCache", "Cache"})
 
-    assert {name for name, tree in MODULES.items() if speaks_of_it(tree)} == {"reasoner", "recompute"}
+    assert {name for name, tree in MODULES.items() if speaks_of_it(tree)} == {"reasoner", "decoding", "recompute"}
 
 
 def test_what_the_command_line_needs_is_imported_without_torch() -> None:

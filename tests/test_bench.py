@@ -3,17 +3,26 @@
 import pytest
 import torch
 
-from latent_lab import bench
-from latent_lab.bench import TOKENS, batch, compare, model, training_step
+from latent_lab.bench import timing
+from latent_lab.bench.answering import counting, length, one_at_a_time, questions, solver_of
+from latent_lab.bench.steps import TOKENS, batch, model, peak, training_step
+from latent_lab.bench.timing import Row, compare, row_of
 from latent_lab.reasoner import LatentReasoner
 from latent_lab.sequences import IGNORE
 
 
 def test_a_row_holds_the_median_ratio_its_quartiles_and_whether_it_keeps_below_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter([9, 9, 1, 2, 2, 2, 3, 2])  # a warm-up of both sides, then ours and theirs in turn: ratios 0.5, 1 and 1.5
-    monkeypatch.setattr(bench, "timed", lambda work: next(seconds))
+    monkeypatch.setattr(timing, "timed", lambda work: next(seconds))
     row = compare("ours / theirs", lambda: None, lambda: None, bar=1.0, n=3)
-    assert row == {"name": "ours / theirs", "ratio": 1.0, "bar": 1.0, "holds": True, "low": 0.5, "high": 1.5, "n": 3}
+    assert row == Row("ours / theirs", 1.0, 1.0, 0.5, 1.5, 3, seconds=(2, 2))
+    assert {"name", "ratio", "bar", "holds", "low", "high", "n"} <= row.as_dict().keys()
+    assert row.holds
+
+
+def test_a_speedup_must_reach_its_bar_and_any_other_ratio_must_not_pass_it() -> None:
+    assert [row_of("x", [ratio], 20.0, is_speedup=True).holds for ratio in (19.9, 20.0)] == [False, True]
+    assert [row_of("x", [ratio], 0.85).holds for ratio in (0.85, 0.86)] == [True, False]
 
 
 def test_the_batch_has_its_slots_after_the_question_and_labels_on_the_answer_alone() -> None:
@@ -37,3 +46,26 @@ def test_without_slots_the_two_sides_are_the_same_loss() -> None:
     ids, labels = batch(rows=2, question=5, slots=0, answer=4, vocabulary=50)
     ours = LatentReasoner(backbone, TOKENS)(ids, labels=labels).loss
     assert ours.item() == pytest.approx(backbone(input_ids=ids, labels=labels).loss.item(), rel=1e-6)
+
+
+def test_memory_is_what_a_piece_of_work_holds_at_most() -> None:
+    kept = torch.zeros(1000)
+
+    def work() -> None:
+        first = torch.zeros(1_000_000)
+        del first
+        second, third = torch.zeros(500_000), torch.zeros(400_000)
+        kept.add_(second[0] + third[0])
+
+    assert peak(work) == pytest.approx(4_000_000, rel=0.01)
+
+
+@pytest.mark.parametrize("mean", [10, 64])
+def test_both_ways_of_answering_write_as_many_tokens_as_the_question_says(mean: int) -> None:
+    backbone = counting()
+    solver, asked = solver_of(backbone), questions(backbone, mean)
+    assert sum(map(length, asked)) / len(asked) == pytest.approx(mean, abs=1)
+    some = asked[5:13]
+    # What a reply counts has the first token of the answer, which the question gave, as well.
+    assert [reply.num_tokens - 1 for reply in solver.replies(some)] == [length(p) for p in some]
+    assert one_at_a_time(solver, some) == [length(p) for p in some]

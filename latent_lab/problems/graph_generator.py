@@ -62,6 +62,8 @@ class Recipe:
     """Whether both options lie equally deep below their own entities and a coin says which of those is the root."""
     is_relabelled: bool
     """Whether vertex ids are permuted; else a parent's id is less than its children's."""
+    names: int | None = None
+    """People and concepts are drawn from the first so many; None: from all."""
 
 
 @dataclass
@@ -147,11 +149,11 @@ def block(recipe: Recipe, rng: np.random.RandomState, split: Split, hops: int | 
     sharpness = 1 if hops is None else max(1, 3 * hops - 8)
     grown = grow(rng, recipe.nodes, sharpness)
     asked = ask(rng, grown, recipe) if hops is None else ask_evenly(rng, grown, hops)
-    rows = np.flatnonzero(asked.is_possible & has_names(grown))
+    rows = np.flatnonzero(asked.is_possible & has_names(grown, recipe.names))
     keys = canonical_keys(np.isfinite(grown.waits[rows]))
     is_ours = keys % len(SPLITS) == SPLITS.index(split)
     rows, keys = rows[is_ours], keys[is_ours]
-    return list(zip(keys.tolist(), finish(rng, grown.take(rows), asked.take(rows), recipe.is_relabelled), strict=True))
+    return list(zip(keys.tolist(), finish(rng, grown.take(rows), asked.take(rows), recipe), strict=True))
 
 
 def random(name: str) -> np.random.RandomState:
@@ -232,10 +234,10 @@ def ask_evenly(rng: np.random.RandomState, grown: Grown, hops: int) -> Asked:
     return Asked(root, pair[root, rows], pair[1 - root, rows], fits.any(2).all(0))
 
 
-def has_names(grown: Grown) -> Bools:
+def has_names(grown: Grown, names: int | None) -> Bools:
     """Say which graphs have no more sources than there are names of people, and no more other nodes than concepts."""
     num_sources = (grown.has_child & ~grown.has_parent).sum(1)
-    is_named: Bools = (num_sources <= len(NAMES)) & (grown.has_parent.sum(1) <= len(CONCEPTS))
+    is_named: Bools = (num_sources <= len(NAMES[:names])) & (grown.has_parent.sum(1) <= len(CONCEPTS[:names]))
     return is_named
 
 
@@ -264,11 +266,11 @@ def scramble(values: NDArray[np.uint64], salt: int) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
-def finish(rng: np.random.RandomState, grown: Grown, asked: Asked, is_relabelled: bool) -> Iterator[Graph]:
+def finish(rng: np.random.RandomState, grown: Grown, asked: Asked, recipe: Recipe) -> Iterator[Graph]:
     """Number and name the nodes, order edges and sentences, and draw a shortest path."""
     edges = grown.edges
     rows = np.arange(len(edges))
-    place = rng.random_sample(grown.is_joined.shape) if is_relabelled else np.arange(edges.shape[1])
+    place = rng.random_sample(grown.is_joined.shape) if recipe.is_relabelled else np.arange(edges.shape[1])
     number = np.where(grown.is_joined, place, np.inf).argsort(1).argsort(1)
     paths = number[rows[:, None], walk(rng, grown, asked)].tolist()
     hops = grown.depths[asked.root, rows, asked.target].tolist()
@@ -278,7 +280,7 @@ def finish(rng: np.random.RandomState, grown: Grown, asked: Asked, is_relabelled
     pairs = list(zip(number[graph, parent][order].tolist(), number[graph, child][order].tolist(), strict=True))
     stated = np.lexsort((rng.random_sample(len(graph)), graph))
     ends = edges.sum((1, 2)).cumsum().tolist()
-    symbols = name_nodes(rng, grown, number)
+    symbols = name_nodes(rng, grown, number, recipe.names)
     is_target_first = (rng.random_sample(len(edges)) < 0.5).tolist()
     for i, (start, end) in enumerate(itertools.pairwise([0, *ends])):
         yield Graph(
@@ -293,10 +295,10 @@ def finish(rng: np.random.RandomState, grown: Grown, asked: Asked, is_relabelled
         )
 
 
-def name_nodes(rng: np.random.RandomState, grown: Grown, number: Ints) -> list[tuple[str, ...]]:
+def name_nodes(rng: np.random.RandomState, grown: Grown, number: Ints, names: int | None) -> list[tuple[str, ...]]:
     """Give sources names of people and all other nodes names of concepts, in the order of their numbers."""
-    people = rng.random_sample((len(number), len(NAMES))).argsort(1).tolist()
-    concepts = rng.random_sample((len(number), len(CONCEPTS))).argsort(1).tolist()
+    people = rng.random_sample((len(number), len(NAMES)))[:, :names].argsort(1).tolist()
+    concepts = rng.random_sample((len(number), len(CONCEPTS)))[:, :names].argsort(1).tolist()
     is_concept = np.take_along_axis(grown.has_parent, number.argsort(1), 1).tolist()
     sizes = grown.is_joined.sum(1).tolist()
     named = []

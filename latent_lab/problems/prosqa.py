@@ -18,7 +18,7 @@ from latent_lab.problems.files import File, Row, find, is_int, mapping, names, w
 from latent_lab.problems.generated import Generated
 from latent_lab.problems.graphs import CONCEPTS, NAMES, Graph, distances, frontiers, shortcuts, shortest_path_nodes
 
-FORMS = ("text", "symbolic")
+FORMS = ("text", "terse", "symbolic")
 BALANCES = ("none", "depth")
 MOST_NODES = 40  # two people and the 38 concepts there are names for
 FITTED_ON = 2_000  # training problems that the logistic regression among the shortcut rules is fitted on
@@ -31,7 +31,8 @@ class ProsQA(Generated):
     """Reachability in directed graphs of 14 to 28 nodes, 3 to 6 hops to the answer."""
 
     form: str = "text"
-    """``text``: English sentences; ``symbolic``: ``<eos> s t | s t | ... [Q] a b [R] root`` of node numbers."""
+    """``text``: English sentences; ``terse``: the names alone, ``Tom lempus. lempus yumpus. ... yumpus or fompus? Tom``, for
+    models from scratch, which have no English to bring; ``symbolic``: ``<eos> s t | s t | ... [Q] a b [R] root``, numbers."""
     path: str | None = None
     """A published file, or a folder of train, valid and test, of either form; None: generate. A single file is wholly the
     test split, and divided for training: it serves one or the other. Problems of other numbers of hops are left out."""
@@ -46,6 +47,8 @@ class ProsQA(Generated):
     """Least distance from root to target."""
     max_hops: int = 6
     """Greatest distance from root to target."""
+    names: int | None = None
+    """People and concepts are drawn from the first so many names; null takes all, 17 and 38."""
     tellings: int = 1
     """Times each training graph is told in words, with names, order of sentences and order of options drawn anew. Small graphs
     run out of shapes, names do not; graphs in symbols are renumbered while training (stage.relabel)."""
@@ -65,12 +68,19 @@ class ProsQA(Generated):
             raise ValueError(f"balance={self.balance}: allowed are {', '.join(BALANCES)}")
         if not 4 <= self.nodes <= MOST_NODES:
             raise ValueError(f"nodes={self.nodes}: allowed are 4 to {MOST_NODES}, as many as there are names for")
+        if self.names is not None and not self.nodes - 2 <= self.names <= len(CONCEPTS):
+            allowed = f"{self.nodes - 2} to {len(CONCEPTS)} with nodes={self.nodes}, two of which are people"
+            raise ValueError(f"names={self.names}: allowed are {allowed}")
         if not 1 <= self.min_hops <= self.max_hops:
             raise ValueError(f"min_hops={self.min_hops}, max_hops={self.max_hops}: allowed are 1 <= min_hops <= max_hops")
-        if self.tellings < 1 or (self.tellings > 1 and self.form != "text"):
-            raise ValueError(f"tellings={self.tellings}: allowed are 1 and more with form=text, and 1 with form=symbolic")
+        if self.tellings < 1 or (self.tellings > 1 and self.form == "symbolic"):
+            raise ValueError(f"tellings={self.tellings}: allowed are 1 and more in words, and 1 with form=symbolic")
         super().__post_init__()
-        changes = [n for n, usual in (("balance", "none"), ("relabel", False), ("tellings", 1)) if getattr(self, n) != usual]
+        changes = [
+            n
+            for n, usual in (("balance", "none"), ("relabel", False), ("names", None), ("tellings", 1))
+            if getattr(self, n) != usual
+        ]
         if self.path is not None and changes:
             given = f"{changes[0]}={getattr(self, changes[0])}"
             raise ValueError(f"{given}: it changes generated problems, but path={self.path} reads a file")
@@ -83,11 +93,14 @@ class ProsQA(Generated):
         """See :class:`latent_lab.problems.generated.Generated`; graphs are drawn in blocks."""
         from latent_lab.problems.graph_generator import Recipe, draw
 
-        recipe = Recipe(self.nodes, self.min_hops, self.max_hops, self.balance == "depth", self.relabel)
-        write = text if self.form == "text" else symbolic
+        recipe = Recipe(self.nodes, self.min_hops, self.max_hops, self.balance == "depth", self.relabel, self.names)
+        write = WRITTEN[self.form]
         times = self.tellings if split == "train" else 1
         graphs = draw(recipe, self.seed, split, -(-size // times))
-        told = (graphs[i // times] if i % times == 0 else retold(graphs[i // times], f"{self.seed}/{i}") for i in range(size))
+        told = (
+            graphs[i // times] if i % times == 0 else retold(graphs[i // times], f"{self.seed}/{i}", self.names)
+            for i in range(size)
+        )
         return [write(f"{split}-{index}", graph) for index, graph in enumerate(told)]
 
     def shortcuts(self) -> dict[str, Callable[[Problem], float]]:
@@ -102,7 +115,7 @@ class ProsQA(Generated):
 
     def _read(self, path: str, split: Split) -> list[Problem]:
         problems = [
-            problem if self.form == "text" else symbolic(problem.id, graph_of(problem))
+            problem if self.form == "text" else WRITTEN[self.form](problem.id, graph_of(problem))
             for problem in GraphFile(path=path).load(split)
             if self.min_hops <= problem.meta["hops"] <= self.max_hops
         ]
@@ -124,10 +137,10 @@ def text(id: str, graph: Graph) -> Problem:
     return Problem(id, question, steps, f"{symbols[graph.root]} is a {symbols[graph.target]}.", meta_of(graph))
 
 
-def retold(graph: Graph, name: str) -> Graph:
-    """Return the same graph with names, order of sentences and order of options drawn anew, from the stream of ``name``."""
-    rng = random.Random(name)
-    people, concepts = iter(rng.sample(NAMES, len(NAMES))), iter(rng.sample(CONCEPTS, len(CONCEPTS)))
+def retold(graph: Graph, stream: str, names: int | None = None) -> Graph:
+    """Return the same graph with names (of the first ``names``), order of sentences and order of options drawn anew."""
+    rng = random.Random(stream)
+    people, concepts = (iter(rng.sample(some[:names], len(some[:names]))) for some in (NAMES, CONCEPTS))
     symbols = tuple(next(people if symbol[0].isupper() else concepts) for symbol in graph.symbols)
     order = tuple(rng.sample(graph.order, len(graph.order)))
     return replace(graph, symbols=symbols, order=order, is_target_first=rng.random() < 0.5)
@@ -137,6 +150,16 @@ def states(graph: Graph, source: int, destination: int) -> str:
     """Write an edge as a sentence: a person is something, and so is everything of a concept."""
     name = graph.symbols[source]
     return f"{name if name[0].isupper() else f'Every {name}'} is a {graph.symbols[destination]}."
+
+
+def terse(id: str, graph: Graph) -> Problem:
+    """Write a graph in names alone; the root comes last, where the chain goes on from it."""
+    symbols = graph.symbols
+    first, second = graph.options
+    said = [f"{symbols[a]} {symbols[b]}." for a, b in (graph.edges[index] for index in graph.order)]
+    question = " ".join([*said, f"{symbols[first]} or {symbols[second]}?", symbols[graph.root]])
+    steps = tuple(f"{symbols[a]} {symbols[b]}." for a, b in pairwise(graph.path))
+    return Problem(id, question, steps, symbols[graph.target], meta_of(graph))
 
 
 def symbolic(id: str, graph: Graph) -> Problem:
@@ -155,6 +178,9 @@ def symbolic(id: str, graph: Graph) -> Problem:
         "frontier": {str(distance): nodes for distance, nodes in enumerate(reached)},
     }
     return Problem(id, question, tuple(str(node) for node in graph.path[1:]), str(graph.target), meta)
+
+
+WRITTEN: dict[str, Callable[[str, Graph], Problem]] = {"text": text, "terse": terse, "symbolic": symbolic}
 
 
 def meta_of(graph: Graph) -> dict[str, Any]:

@@ -8,8 +8,8 @@ import pytest
 
 from latent_lab.problems import SPLITS, DataError, Problem
 from latent_lab.problems.files import NoSplit
-from latent_lab.problems.graphs import Graph
-from latent_lab.problems.prosqa import ProsQA, graph_of, symbolic, text
+from latent_lab.problems.graphs import CONCEPTS, NAMES, Graph
+from latent_lab.problems.prosqa import ProsQA, graph_of, symbolic, terse, text
 
 GRAPH = Graph(
     symbols=("Tom", "Davis", "terpus", "fompus", "lempus", "yerpus"),
@@ -65,6 +65,16 @@ def test_the_text_form_states_every_edge_and_names_both_options():
         "options": [5, 4],
         "hops": 2,
     }
+
+
+def test_the_terse_form_has_names_alone_and_the_root_last():
+    problem = terse("x", GRAPH)
+    assert problem.question == (
+        "fompus lempus. Tom terpus. Davis yerpus. Davis fompus. Tom fompus. terpus lempus. yerpus or lempus? Tom"
+    )
+    assert problem.steps == ("Tom fompus.", "fompus lempus.")
+    assert problem.answer == "lempus"
+    assert problem.meta == text("x", GRAPH).meta
 
 
 def test_the_symbolic_form_is_edges_options_and_root():
@@ -248,6 +258,16 @@ def test_fewer_nodes_make_smaller_graphs():
     assert max(sizes) <= 14
 
 
+@pytest.mark.parametrize("tellings", [1, 5])
+def test_names_can_be_few(tellings):
+    problems = ProsQA(size=300, nodes=10, names=9, tellings=tellings).load("train")
+    said = {name for problem in problems for name in problem.meta["idx_to_symbol"]}
+    assert said <= {*NAMES[:9], *CONCEPTS[:9]}
+    assert set(CONCEPTS[:9]) < said
+    few, all_names = (ProsQA(size=50, nodes=10, names=names).load("test") for names in (9, None))
+    assert [p.meta["edges"] for p in few] == [p.meta["edges"] for p in all_names]  # the graphs are the same
+
+
 def test_training_graphs_can_be_told_more_than_once_and_others_are_not():
     once, often = (ProsQA(size=12, nodes=10, tellings=tellings) for tellings in (1, 4))
     graphs, told = once.load("train"), often.load("train")
@@ -295,14 +315,16 @@ def test_without_a_training_file_the_regression_is_fitted_on_generated_problems(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"form": "words"}, "form=words: allowed are text, symbolic"),
+        ({"form": "words"}, "form=words: allowed are text, terse, symbolic"),
         ({"balance": "hops"}, "balance=hops: allowed are none, depth"),
         ({"nodes": 41}, "nodes=41: allowed are 4 to 40, as many as there are names for"),
         ({"nodes": 3}, "nodes=3: allowed are 4 to 40, as many as there are names for"),
         ({"min_hops": 0}, "min_hops=0, max_hops=6: allowed are 1 <= min_hops <= max_hops"),
         ({"min_hops": 5, "max_hops": 4}, "min_hops=5, max_hops=4: allowed are 1 <= min_hops <= max_hops"),
-        ({"tellings": 0}, "tellings=0: allowed are 1 and more with form=text, and 1 with form=symbolic"),
-        ({"tellings": 2, "form": "symbolic"}, "tellings=2: allowed are 1 and more with form=text, and 1 with form=symbolic"),
+        ({"nodes": 12, "names": 9}, "names=9: allowed are 10 to 38 with nodes=12, two of which are people"),
+        ({"names": 30, "path": "f.json"}, "names=30: it changes generated problems, but path=f.json reads a file"),
+        ({"tellings": 0}, "tellings=0: allowed are 1 and more in words, and 1 with form=symbolic"),
+        ({"tellings": 2, "form": "symbolic"}, "tellings=2: allowed are 1 and more in words, and 1 with form=symbolic"),
         ({"tellings": 2, "path": "f.json"}, "tellings=2: it changes generated problems, but path=f.json reads a file"),
         ({"valid_size": -1}, "valid_size=-1: allowed are 0 and more"),
         ({"size": -1}, "size=-1: allowed are 0 and more"),

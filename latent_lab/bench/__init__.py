@@ -1,0 +1,1 @@
+"""What the laboratory costs beside plain training and plain decoding, on the machine at hand: ``make bench``."""

@@ -1,0 +1,136 @@
+"""Evaluation of 500 questions beside answering one at a time without a cache, as the published code does."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latent_lab.backbone import Backbone, digit_tokenizer, marker_ids
+from latent_lab.bench.steps import GPT2_VOCABULARY, MINI, SLOTS, model
+from latent_lab.bench.timing import Row, row_of, timed
+from latent_lab.grading.evaluate import Solver
+from latent_lab.problems.arithmetic import Arithmetic
+from latent_lab.reasoner import LatentReasoner
+from latent_lab.sequences import Encoded, LatentTokens, Role, lay
+from latent_lab.sequences import Sequence as Laid
+
+QUESTIONS, SAMPLED = 500, 8
+"""Questions answered by us, and how many of them by the slow side; its time for all of them is in proportion."""
+FIRST = 4
+"""The lowest id that is no special token."""
+LONGEST = {10: 19, 64: 127}
+"""Mean answer in tokens, and the longest; lengths are spread evenly from 1 on."""
+
+
+@dataclass
+class Countdown:
+    """A layout whose last prompt token says how long the answer is (see :func:`counting`)."""
+
+    extractors: tuple[str, ...] = ()
+
+    def prompt(self, problem: Encoded, tokens: LatentTokens, stage: int, num_slots: int | None = None) -> Laid:
+        """Question, slots between their markers, and the first token of the answer."""
+        parts = [
+            (Role.QUESTION, problem.question, False),
+            (Role.START, (tokens.start,), False),
+            (Role.LATENT, (tokens.latent,) * (num_slots or 0), False),
+            (Role.END, (tokens.end,), False),
+            (Role.ANSWER, problem.answer, False),
+        ]
+        return lay(problem, parts, (None,) * (num_slots or 0))
+
+    def sequence(self, problem: Encoded, tokens: LatentTokens, stage: int) -> Laid:
+        """The prompt; nothing is trained here."""
+        return self.prompt(problem, tokens, stage, SLOTS)
+
+    def writes_first(self) -> bool:
+        """Nothing is written before thinking."""
+        return False
+
+    def num_slots_for(self, chain: int, stage: int) -> int:
+        """Always as many."""
+        return SLOTS
+
+
+def counting() -> Backbone:
+    """A model of the mini size that counts down: after token ``t`` it writes ``t - 1``, at last the end-of-text token.
+
+    So every row stops when its question says, at the full cost of every block: their outputs are multiplied by zero at the
+    end, which takes as long as any other number. The tokenizer knows fewer tokens than the model has rows, which stay unused.
+    """
+    tokenizer = digit_tokenizer(Arithmetic(train_size=300).load("train"), GPT2_VOCABULARY)
+    made: Any = model(*MINI, GPT2_VOCABULARY)
+    rows = made.transformer.wte.weight
+    head = torch.nn.Linear(rows.shape[1], len(rows), bias=False)
+    with torch.no_grad():
+        made.transformer.wpe.weight.zero_()
+        for block in made.transformer.h:
+            for last in (block.attn.c_proj, block.mlp.c_proj):
+                last.weight.zero_()
+        rows.normal_()
+        head.weight.zero_()
+        head.weight[FIRST : len(tokenizer) - 1] = rows[FIRST + 1 : len(tokenizer)]
+        head.weight[tokenizer.eos_token_id] = rows[FIRST]
+    made.config.tie_word_embeddings = False
+    made.set_output_embeddings(head)
+    return Backbone(made, tokenizer, marker_ids(tokenizer))
+
+
+def questions(backbone: Backbone, mean: int) -> list[Encoded]:
+    """500 questions of 40 to 100 tokens with answers of ``mean`` tokens on average, the two lengths independent of each other."""
+    rng = random.Random(mean)
+    made = []
+    for number in range(QUESTIONS):
+        question = tuple(rng.randrange(FIRST, len(backbone.tokenizer)) for _ in range(rng.randint(40, 100)))
+        made.append(Encoded(str(number), question, (), (FIRST + number % LONGEST[mean],)))
+    return made
+
+
+def length(problem: Encoded) -> int:
+    """Tokens of the answer to a question, the end-of-text token included."""
+    return problem.answer[0] - FIRST + 1
+
+
+def solver_of(backbone: Backbone) -> Solver:
+    """The evaluation that tasks use."""
+    reasoner = LatentReasoner(backbone.model, backbone.tokens).eval()
+    return Solver(reasoner, backbone, Countdown(), stage=1, num_slots=SLOTS, max_new_tokens=max(LONGEST.values()) + 1)
+
+
+@torch.no_grad()
+def one_at_a_time(solver: Solver, problems: Sequence[Encoded]) -> list[int]:
+    """Tokens of each answer, made as the published code does: thoughts over a cache, then the whole sequence for every token."""
+    whole, tokens = solver.backbone.model, solver.backbone.tokens
+    embed = whole.get_input_embeddings()
+    written = []
+    for problem in problems:
+        ids = torch.tensor([solver.layout.prompt(problem, tokens, 1, solver.num_slots).ids])
+        embeds = embed(ids)
+        embeds[ids == tokens.latent] = solver.reasoner(ids).thoughts[0]
+        count, new = 0, -1
+        while new != solver.backbone.tokenizer.eos_token_id and count < solver.max_new_tokens:
+            logits: Tensor = whole(inputs_embeds=embeds, use_cache=False).logits
+            new, count = int(logits[0, -1].argmax()), count + 1
+            embeds = torch.cat([embeds, embed(torch.tensor([[new]]))], dim=1)
+        written.append(count)
+    return written
+
+
+def answering_rows(n: int) -> Iterator[Row]:
+    """How many times faster 500 questions are answered than one at a time."""
+    backbone = counting()
+    solver = solver_of(backbone)
+    for mean, bar in ((10, 20.0), (64, 35.0)):
+        problems = questions(backbone, mean)
+        some = [problems[i] for i in range(QUESTIONS // (2 * SAMPLED), QUESTIONS, QUESTIONS // SAMPLED)][:SAMPLED]
+        share = sum(map(length, problems)) / sum(map(length, some))
+        solver.replies(problems[:64]), one_at_a_time(solver, some[:1])
+        pairs = [
+            (timed(lambda: solver.replies(problems)), share * timed(lambda: one_at_a_time(solver, some)))  # noqa: B023
+            for _ in range(n)
+        ]
+        name = f"500 questions, answers of about {mean} tokens: times faster than one at a time"
+        yield row_of(name, [theirs / ours for ours, theirs in pairs], bar, is_speedup=True)

@@ -1,0 +1,76 @@
+"""What training waits for besides arithmetic: its data, and its start."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from latent_lab.backbone import Backbone
+from latent_lab.bench.timing import Row, row_of, timed
+from latent_lab.job import job
+from latent_lab.run import accelerator
+from latent_lab.stages.course import StageCourse, load
+from latent_lab.supervision import SupervisedReasoner, step_decoder
+
+DEMO = ["experiment=demo", "dataset.train_size=20000", "device=cpu"]
+LIMIT = 120.0
+"""Seconds after which a start counts as failed."""
+
+
+def waiting_rows(n: int) -> Iterator[Row]:
+    """The data's share of a step, and the seconds before the first step."""
+    yield data_row(n)
+    yield start_row(max(n // 2, 2))
+
+
+def data_row(n: int) -> Row:
+    """Laying out the demonstration's batches, the order of an epoch included, beside the step they are for."""
+    config = job("train", DEMO).config
+    with accelerator(config.device, config.precision) as at:
+        problems = load(config, "train")
+        backbone: Backbone = config.model.load(problems)
+        course = StageCourse(config, at, backbone, problems, load(config, "valid"))
+        phase = course.phases[-1]
+        weight, kind = config.stage.step_supervision()
+        width, vocabulary = backbone.model.config.hidden_size, backbone.model.config.vocab_size
+        learner = SupervisedReasoner(course.reasoner, step_decoder(kind, width, vocabulary, course.longest_step), weight)
+        order = timed(lambda: course.batches(phase, 0)) / course.num_batches(phase)
+        shares = []
+        for numbers in course.batches(phase, 0)[: n + 1]:
+            laying = timed(lambda: course.collate(phase, 0, numbers))  # noqa: B023
+            batch = course.collate(phase, 0, numbers)
+
+            def step() -> None:
+                learner.zero_grad()
+                sum(learner(batch).values()).backward()  # noqa: B023
+
+            shares.append((order + laying) / timed(step))
+    return row_of("data / training step: the demonstration", shares[1:], bar=0.02)
+
+
+def start_row(n: int) -> Row:
+    """Seconds from the command to the first step of ``model=nano``, less those of importing torch and transformers."""
+    beyond = []
+    for number in range(n):
+        imports = timed(lambda: subprocess.run([sys.executable, "-c", "import torch, transformers"], check=True))
+        with tempfile.TemporaryDirectory() as folder:
+            beyond.append(first_step(Path(folder), number) - imports)
+    return row_of("seconds to the first step beyond the imports: train model=nano", beyond, bar=5.0)
+
+
+def first_step(outputs: Path, seed: int) -> float:
+    """Seconds until a new training run has logged its first step; it is stopped then."""
+    command = [sys.executable, "-m", "latent_lab.train", f"outputs={outputs}", "name=start", "log_every=1", f"seed={seed}"]
+    start = time.perf_counter()
+    with subprocess.Popen([*command, "device=cpu"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            log = outputs / "start" / "metrics.jsonl"
+            while not (log.exists() and log.stat().st_size):
+                if process.poll() is not None or time.perf_counter() - start > LIMIT:
+                    raise RuntimeError(f"{' '.join(command)} did not reach its first step in {LIMIT:.0f} s")
+                time.sleep(0.02)
+            return time.perf_counter() - start
+        finally:
+            process.kill()

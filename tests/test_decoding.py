@@ -1,0 +1,78 @@
+"""Decoding in spans writes what one call of ``generate`` writes, and runs the rows that have not ended alone."""
+
+from typing import Any
+
+import pytest
+import torch
+from test_reasoner import PAD, ROWS, TOKENS, build, padded
+from torch import Tensor
+
+from latent_lab import LatentReasoner
+from latent_lab.decoding import in_spans
+
+
+class Counted:
+    """A ``generate`` that remembers how many rows and new tokens each call had."""
+
+    def __init__(self, generate: Any) -> None:
+        self.generate, self.calls = generate, []
+
+    def __call__(self, **options: Any) -> Any:
+        out = self.generate(**options)
+        self.calls.append((len(options["input_ids"]), out.sequences.shape[1] - options["input_ids"].shape[1]))
+        return out
+
+
+def prompts() -> tuple[Tensor, Tensor]:
+    return padded([[1, 2, 3, 4, 5], [6, 7, 8], [9], [3, 1], [8, 8, 2, 1]], "left")
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("span", [1, 3, 20])
+def test_every_row_gets_the_tokens_of_one_call(family: str, span: int) -> None:
+    model = build(family)
+    ids, mask = prompts()
+    free = model.generate(ids, attention_mask=mask, max_new_tokens=12, do_sample=False, pad_token_id=PAD)[:, 5:]
+    for eos in ([int(free[0, 2])], [int(free[1, 5]), int(free[2, 0])], [23]):
+        options = {"max_new_tokens": 12, "eos_token_id": eos, "pad_token_id": PAD, "do_sample": False}
+        want = model.generate(ids, attention_mask=mask, **options)[:, 5:]
+        assert torch.equal(in_spans(model.generate, ids, mask, None, span=span, **options), want)
+
+
+def test_rows_that_have_ended_are_not_run_again() -> None:
+    model = build()
+    ids, mask = prompts()
+    free = model.generate(ids, attention_mask=mask, max_new_tokens=9, do_sample=False, pad_token_id=PAD)[:, 5:].tolist()
+    eos = free[0][1]
+    first = [row.index(eos) if eos in row else 99 for row in free]
+    left = [sum(at >= done for at in first) for done in (0, 3, 6)]
+    generate = Counted(model.generate)
+    in_spans(generate, ids, mask, None, max_new_tokens=9, eos_token_id=eos, pad_token_id=PAD, span=3, do_sample=False)
+    assert [rows for rows, _ in generate.calls] == [count for count in left if count]
+    assert left[1] < left[0]
+
+
+def test_thoughts_stay_what_they_were_when_rows_leave() -> None:
+    model = build("llama")
+    ids, mask = padded(ROWS, "right")
+    reasoner = LatentReasoner(model, TOKENS)
+    free = reasoner.generate(ids, mask, max_new_tokens=30, pad_token_id=PAD)  # no end: one call
+    for eos in {int(free[0, 3]), int(free[3, 0]), int(free[5, 11])}:
+        ended = reasoner.generate(ids, mask, max_new_tokens=30, eos_token_id=eos, pad_token_id=PAD)
+        for row, whole in zip(ended.tolist(), free.tolist(), strict=True):
+            length = whole.index(eos) + 1 if eos in whole else 30
+            assert row[:length] == whole[:length]
+            assert set(row[length:]) <= {PAD}
+
+
+def test_samples_do_not_depend_on_when_rows_end() -> None:
+    model = build()
+    ids, mask = padded(ROWS, "left")
+    drawn = []
+    for eos in (None, 5):
+        torch.manual_seed(3)
+        options = {"max_new_tokens": 30, "eos_token_id": eos, "pad_token_id": PAD, "do_sample": True}
+        drawn.append(LatentReasoner(model, TOKENS).generate(ids, mask, **options).tolist())
+    for free, ended in zip(*drawn, strict=True):
+        length = free.index(5) + 1 if 5 in free else len(free)
+        assert ended[:length] == free[:length]
