@@ -153,12 +153,12 @@ def states(graph: Graph, source: int, destination: int) -> str:
 
 
 def terse(id: str, graph: Graph) -> Problem:
-    """Write a graph in names alone; the root comes last, where the chain goes on from it."""
+    """Write a graph in names alone; the root comes last, and a step is the name reached from there."""
     symbols = graph.symbols
     first, second = graph.options
     said = [f"{symbols[a]} {symbols[b]}." for a, b in (graph.edges[index] for index in graph.order)]
     question = " ".join([*said, f"{symbols[first]} or {symbols[second]}?", symbols[graph.root]])
-    steps = tuple(f"{symbols[a]} {symbols[b]}." for a, b in pairwise(graph.path))
+    steps = tuple(f"so {symbols[node]}" for node in graph.path[1:])
     return Problem(id, question, steps, symbols[graph.target], meta_of(graph))
 
 
