@@ -4,9 +4,9 @@
 
     num_iterations, num_problems, num_chains, errors, has_answers
     shared_first     whether all methods begin with the same first iteration, run by run and problem by problem
-    flags_disagree   where golds are told: flags that our comparison of answer and gold decides otherwise
-    classes          the six outcomes of a chain, defined
-    ties             the rules for a tied vote, defined
+    floors           where golds are told: majority, what always giving the commonest gold answer would score
+    flags_disagree   the same: flags that our comparison of answer and gold decides otherwise
+    classes, choices, ties   the six outcomes of a chain, rules to choose an answer of it, rules for a tied vote: defined
     methods          by name:
         runs, num_problems, num_chains, errors (chains that broke off; they count as wrong)
         iterations   for each k: iteration, accuracy, per_run {run: share}, sem_over_runs, per_year {year: accuracy},
@@ -17,7 +17,8 @@
         transitions  for each step: from, to, kept_right, broken, fixed, kept_wrong; where answers are told: changed,
                      disappeared, persistence, persistence_right, persistence_wrong
         classes      {name: {count, ...}}
-        any_right    right at any iteration: what a perfect choice among them would reach
+        choices      {rule: {value, n, low, high, iterations}}: which answer of a chain to take, and how many iterations
+                     that needs on average
         votes        for each iteration, over the runs (two or more): rule, accuracy, over_one_chain, rules {rule: share},
                      ties, silent
     ranking          order, pairs [{better, worse, and as in gain}] with Holm over pairs, verdict
@@ -26,16 +27,19 @@
 Every accuracy, share and difference is ``{value, n, low, high}``; ``n`` counts problems, which are what is resampled.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
 from latent_lab.deliberation.behaviours import behaviours
 from latent_lab.deliberation.chains import Chain, Table
+from latent_lab.deliberation.choices import CHOICES, choices
 from latent_lab.deliberation.compared import ALPHA, corrected, gain, ranking
 from latent_lab.deliberation.outcomes import CLASSES, classes, lengths, outcome, rate, transitions
 from latent_lab.deliberation.vote import TIES, votes
-from latent_lab.grading.answers import is_equal
+from latent_lab.grading.answers import normalise
+from latent_lab.grading.statistics import wilson
 
 INTERVAL = "95%, percentile bootstrap over problems: a problem comes with all its chains"
 TEXTS = ("reasoning", "summary")
@@ -53,8 +57,9 @@ def analysis(table: Table, seed: int) -> dict[str, Any]:
         "errors": sum(chain.is_error for chain in table.chains),
         "has_answers": table.has_answers,
         "shared_first": is_first_shared(table.chains),
-        **({"flags_disagree": flags_disagree(table.chains)} if table.has_golds else {}),
+        **(against_golds(table.chains) if table.has_golds else {}),
         "classes": CLASSES,
+        "choices": CHOICES,
         "ties": TIES,
         "methods": {name: {**method(chains, table, seed), "gain": gains[name]} for name, chains in methods.items()},
         "ranking": ranking(methods, seed),
@@ -73,7 +78,7 @@ def method(chains: Sequence[Chain], table: Table, seed: int) -> dict[str, Any]:
         "iterations": [iteration(chains, k, runs, table.has_answers, seed) for k in range(table.num_iterations)],
         "transitions": transitions(chains, table.has_answers, seed),
         "classes": classes(chains, seed),
-        "any_right": rate(chains, [any(chain.right) for chain in chains], seed),
+        "choices": choices(chains, table.has_answers, seed),
         **({"votes": votes(chains, table.has_golds, seed)} if len(runs) > 1 else {}),
     }
 
@@ -106,13 +111,16 @@ def is_first_shared(chains: Sequence[Chain]) -> bool:
     )
 
 
-def flags_disagree(chains: Sequence[Chain]) -> int:
-    """How many iterations are flagged right or wrong where the answer says otherwise, be it ``045`` for 45."""
-    return sum(
-        each.is_right != (each.answer is not None and is_equal(each.answer, chain.gold or ""))
+def against_golds(chains: Sequence[Chain]) -> dict[str, Any]:
+    """The majority floor, and how many flags say otherwise than the answer does, be it ``045`` for 45."""
+    golds = {chain.problem: normalise(chain.gold or "") for chain in chains}
+    commonest = max(Counter(golds.values()).values())
+    otherwise = sum(
+        each.is_right != (answer == golds[chain.problem])
         for chain in chains
-        for each in chain.iterations
+        for each, answer in zip(chain.iterations, chain.answers, strict=True)
     )
+    return {"floors": {"majority": wilson(commonest, len(golds)).as_dict()}, "flags_disagree": otherwise}
 
 
 def verdict_on(gains: dict[str, dict[str, Any]]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from latent_lab.grading.answers import normalise
 from latent_lab.problems import DataError
@@ -23,7 +24,7 @@ class Iteration:
     summary_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Chain:
     """All iterations of one method on one problem in one run."""
 
@@ -45,7 +46,7 @@ class Chain:
         """Whether each iteration is right."""
         return tuple(each.is_right for each in self.iterations)
 
-    @property
+    @cached_property
     def answers(self) -> tuple[str | None, ...]:
         """The answer of each iteration as equal answers are written."""
         return tuple(None if each.answer is None else normalise(each.answer) for each in self.iterations)

@@ -3,10 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from latent_lab.deliberation.chains import Chain
 from latent_lab.grading.statistics import Interval, bootstrap, cluster_bootstrap
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CLASSES = {
     "always_right": "right at every iteration",
@@ -100,10 +103,12 @@ def share_of_sums(parts: Sequence[tuple[str, int, int]], seed: int) -> Interval:
         sums = by_problem.setdefault(problem, [0, 0])
         sums[0] += part
         sums[1] += whole
-    pairs = list(by_problem.values())
+    import numpy as np
 
-    def share(index: Iterable[int]) -> float | None:
-        whole = sum(pairs[i][1] for i in index)
-        return sum(pairs[i][0] for i in index) / whole if whole else None
+    pairs = np.asarray(list(by_problem.values()), dtype=np.float64)
+
+    def share(index: "np.ndarray") -> float | None:
+        part, whole = pairs[index].sum(axis=0)
+        return part / whole if whole else None
 
     return bootstrap(len(pairs), share, seed=seed)

@@ -14,10 +14,14 @@ TIES = {
     "lost": "a tie is wrong",
     "won": "a tie with gold in it is right",
     "first": "of tied answers the one that the first run among them gave",
+    "half_shared": "no answers are compared: right where more than half of the chains are, and half right where half are",
     "half_right": "no answers are compared: right where at least half of the chains are",
     "most_right": "no answers are compared: right where more than half of the chains are",
 }
-"""Rules for a vote; the first is ours, and where no answers are told ``most_right``. None of them lets chance decide."""
+"""Rules for a vote; the first is ours, and where no answers are told ``half_shared``. None of them lets chance decide.
+
+Rules that compare no answers make too little of a vote: wrong answers differ, so fewer than half may win.
+"""
 
 
 def votes(chains: Sequence[Chain], has_golds: bool, seed: int) -> list[dict[str, Any]]:
@@ -29,7 +33,7 @@ def votes(chains: Sequence[Chain], has_golds: bool, seed: int) -> list[dict[str,
     by_problem: dict[str, list[Chain]] = {}
     for chain in chains:
         by_problem.setdefault(chain.problem, []).append(chain)
-    main = "shared" if has_golds else "most_right"
+    main = "shared" if has_golds else "half_shared"
     found = []
     for k in range(len(chains[0].iterations)):
         scores = [scored(group, k, has_golds) for group in by_problem.values()]
@@ -46,7 +50,8 @@ def votes(chains: Sequence[Chain], has_golds: bool, seed: int) -> list[dict[str,
 def scored(group: Sequence[Chain], k: int, has_golds: bool) -> dict[str, float]:
     """What the vote on one problem is worth under each rule, from 0 to 1."""
     right = sum(chain.right[k] for chain in group)
-    flags = {"half_right": float(2 * right >= len(group)), "most_right": float(2 * right > len(group))}
+    half, most = float(2 * right >= len(group)), float(2 * right > len(group))
+    flags = {"half_shared": (half + most) / 2, "half_right": half, "most_right": most}
     if not has_golds:
         return flags
     answers, gold = [chain.answers[k] for chain in group], normalise(group[0].gold or "")

@@ -91,7 +91,8 @@ def in_words(result: dict[str, Any]) -> Iterator[str]:
         "vote",
     ]
     yield from aligned([head, *(row(name, result["methods"][name]) for name in result["ranking"]["order"])])
-    yield f"{result['num_problems']} problems; intervals: {result['interval']}"
+    floors = "".join(f", floor ({name}) {interval(each)}" for name, each in result.get("floors", {}).items())
+    yield f"{result['num_problems']} problems{floors}; intervals: {result['interval']}"
     if result["errors"]:
         yield f"{result['errors']} of {result['num_chains']} chains ended in an error and count as wrong"
     yield result["gains"]

@@ -1,6 +1,9 @@
 """Accuracy by iteration: all methods together, what each gains, and each by itself with its interval."""
 
+import math
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +22,20 @@ BETWEEN, UNDER = 0.4, 0.5
 OTHERS = "#c3cad3"
 """Lines of other methods."""
 COLUMNS = 4
-LONGEST_NAME = 20
+LONGEST_NAME = 17
 """Characters of a method's name."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method is drawn and called."""
+
+    colour: str
+    line: str
+    label: str
+
+
+Looks = Mapping[str, Look]
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
@@ -29,7 +44,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     order, methods = result["ranking"]["order"], result["methods"]
-    styles = {name: (COLOURS[i % len(COLOURS)], LINES[i // len(COLOURS) % len(LINES)]) for i, name in enumerate(order)}
+    looks = looks_of(order)
     with rc_context(STYLE):
         rows = -(-len(order) // COLUMNS)
         top = TOP + 0.2 * max(0, len(order) - 8)
@@ -37,15 +52,15 @@ def draw(result: dict[str, Any], path: Path) -> None:
         figure = Figure(figsize=(WIDTH, height), dpi=120, facecolor="white")
         middle = (BETWEEN + ROW * rows) / height
         upper = figure.add_gridspec(1, 2, left=0.06, right=0.93, top=1 - ABOVE / height, bottom=middle + UNDER / height,
-                                    width_ratios=[1.3, 1], wspace=0.62)  # fmt: skip
-        draw_together(figure.add_subplot(upper[0]), order, methods, styles)
-        draw_gains(figure.add_subplot(upper[1]), order, methods, styles)
+                                    width_ratios=[1.25, 1], wspace=0.7)  # fmt: skip
+        draw_together(figure.add_subplot(upper[0]), order, methods, looks)
+        draw_gains(figure.add_subplot(upper[1]), order, methods, looks)
         lower = figure.add_gridspec(rows, COLUMNS, left=0.06, right=0.985, top=middle - BETWEEN / height,
                                     bottom=UNDER / height, hspace=0.65, wspace=0.2)  # fmt: skip
         limits = reach(methods)
         for place, name in enumerate(order):
             axes = figure.add_subplot(lower[place // COLUMNS, place % COLUMNS])
-            draw_alone(axes, name, methods, styles[name])
+            draw_alone(axes, name, methods, looks[name])
             axes.set_ylim(*limits)
         figure.text(0.02, 1 - 0.3 / height, headline(result), fontsize=14, fontweight="bold", va="center")
         figure.text(0.02, 1 - 0.58 / height, subtitle(result), fontsize=9, color=SOFT, va="center")
@@ -72,56 +87,60 @@ def series(method: Mapping[str, Any], key: str = "value") -> list[float]:
     return [100 * each["accuracy"][key] for each in method["iterations"]]
 
 
-def draw_together(axes: "Axes", order: Sequence[str], methods: Mapping[str, Any], styles: Mapping[str, tuple[str, str]]) -> None:
+def draw_together(axes: "Axes", order: Sequence[str], methods: Mapping[str, Any], looks: Looks) -> None:
     """All methods in one panel, each named where its line ends."""
     ends = {name: series(methods[name])[-1] for name in order}
     last = len(series(methods[order[0]])) - 1
     for name in order:
-        colour, line = styles[name]
-        axes.plot(range(last + 1), series(methods[name]), line, color=colour, linewidth=1.8, marker="o", markersize=3.5)
+        look: Any = {"color": looks[name].colour, "linestyle": looks[name].line}
+        axes.plot(range(last + 1), series(methods[name]), **look, linewidth=1.8, marker="o", markersize=3.5)
     low, high = min(v for n in order for v in series(methods[n])), max(v for n in order for v in series(methods[n]))
     air = max(2.0, 0.08 * (high - low))
     axes.set_ylim(low - air, high + air)
-    places = spread(ends, (high - low + 2 * air) / 18)
+    places = spread(ends, (high - low + 2 * air) / 19, high + air)
     for name in order:
         axes.annotate(
-            f"{short(name)}  {ends[name]:.1f}", (last, places[name]), (8, 0), textcoords="offset points", va="center",
-            color=styles[name][0], fontsize=8.5, annotation_clip=False,
+            f"{looks[name].label}  {ends[name]:.1f}", (last, places[name]), (8, 0), textcoords="offset points", va="center",
+            color=looks[name].colour, fontsize=8.5, annotation_clip=False,
         )  # fmt: skip
     finish(axes, last)
     axes.set_title("All methods", loc="left", fontsize=10, fontweight="bold", color=INK)
     axes.set_ylabel("right, %")
 
 
-def spread(ends: Mapping[str, float], gap: float) -> dict[str, float]:
-    """Heights for labels, each at least ``gap`` above the one below, as near to their ends as one pass upwards allows."""
+def spread(ends: Mapping[str, float], gap: float, top: float) -> dict[str, float]:
+    """Heights for labels, ``gap`` apart and below ``top`` where there is room: pushed up from below, then down from above."""
     places: dict[str, float] = {}
-    floor = -1e9
+    floor = -math.inf
     for name, end in sorted(ends.items(), key=lambda item: item[1]):
         places[name] = floor = max(end, floor + gap)
+    ceiling = top
+    for name in reversed(list(places)):
+        places[name] = min(places[name], ceiling)
+        ceiling = places[name] - gap
     return places
 
 
-def draw_gains(axes: "Axes", order: Sequence[str], methods: Mapping[str, Any], styles: Mapping[str, tuple[str, str]]) -> None:
+def draw_gains(axes: "Axes", order: Sequence[str], methods: Mapping[str, Any], looks: Looks) -> None:
     """Each method's last iteration minus its first, with its interval, and what was fixed and broken."""
     for place, name in enumerate(reversed(order)):
         gain = methods[name]["gain"]
         low, value, high = (100 * gain["difference"][key] for key in ("low", "value", "high"))
-        axes.plot([low, high], [place, place], color=styles[name][0], linewidth=2.2, alpha=0.5, solid_capstyle="butt")
-        axes.plot(value, place, "D", color=styles[name][0], markersize=6, markeredgecolor="white", markeredgewidth=0.8)
+        axes.plot([low, high], [place, place], color=looks[name].colour, linewidth=2.2, alpha=0.5, solid_capstyle="butt")
+        axes.plot(value, place, "D", color=looks[name].colour, markersize=6, markeredgecolor="white", markeredgewidth=0.8)
         axes.annotate(
             f"+{gain['fixed']} −{gain['broken']}", (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=8.5,
             annotation_clip=False,
         )  # fmt: skip
     axes.axvline(0, color=SOFT, linewidth=0.8)
-    axes.set_yticks(range(len(order)), [short(name) for name in reversed(order)], color=INK)
+    axes.set_yticks(range(len(order)), [looks[name].label for name in reversed(order)], color=INK)
     axes.set_ylim(-0.6, len(order) - 0.4)
     axes.set_xlabel("points")
     axes.set_title("First to last; chains fixed, broken", loc="left", fontsize=10, fontweight="bold", color=INK)
     bare(axes, "x")
 
 
-def draw_alone(axes: "Axes", name: str, methods: Mapping[str, Any], style: tuple[str, str]) -> None:
+def draw_alone(axes: "Axes", name: str, methods: Mapping[str, Any], look: Look) -> None:
     """One method with its interval and its runs; the others are grey, where it began is a line."""
     last = len(series(methods[name])) - 1
     for other, method in methods.items():
@@ -129,13 +148,13 @@ def draw_alone(axes: "Axes", name: str, methods: Mapping[str, Any], style: tuple
             axes.plot(range(last + 1), series(method), color=OTHERS, linewidth=1)
     axes.axhline(series(methods[name])[0], color=FLOOR, linewidth=1, linestyle=":")
     axes.fill_between(
-        range(last + 1), series(methods[name], "low"), series(methods[name], "high"), color=style[0], alpha=0.18, linewidth=0
+        range(last + 1), series(methods[name], "low"), series(methods[name], "high"), color=look.colour, alpha=0.18, linewidth=0
     )
-    axes.plot(range(last + 1), series(methods[name]), color=style[0], linewidth=1.8)
+    axes.plot(range(last + 1), series(methods[name]), color=look.colour, linewidth=1.8)
     for each in methods[name]["iterations"]:
         runs = [100 * share for share in each["per_run"].values()]
-        axes.plot([each["iteration"]] * len(runs), runs, "o", color=style[0], markersize=2.6, alpha=0.6, markeredgewidth=0)
-    axes.set_title(short(name), loc="left", fontsize=9.5, color=INK)
+        axes.plot([each["iteration"]] * len(runs), runs, "o", color=look.colour, markersize=2.6, alpha=0.6, markeredgewidth=0)
+    axes.set_title(look.label, loc="left", fontsize=9.5, color=INK)
     finish(axes, last)
 
 
@@ -161,6 +180,19 @@ def reach(methods: Mapping[str, Any]) -> tuple[float, float]:
     return min(shares) - 2, max(shares) + 2
 
 
+def looks_of(order: Sequence[str]) -> dict[str, Look]:
+    """How each method is drawn; names lose the words that all of them begin and end with."""
+    words = [re.split(r"(?<=[-_/ ])", name) for name in order]
+    for end in (0, -1):
+        while len(order) > 1 and all(len(each) > 1 for each in words) and len({each[end].strip("-_/ ") for each in words}) == 1:
+            words = [each[1:] if end == 0 else each[:-1] for each in words]
+    return {
+        name: Look(COLOURS[i % len(COLOURS)], LINES[i // len(COLOURS) % len(LINES)], short("".join(each).strip("-_/ ")))
+        for i, (name, each) in enumerate(zip(order, words, strict=True))
+    }
+
+
 def short(name: str) -> str:
-    """A name that fits beside a line."""
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+    """A name that fits beside a line: its beginning and its end."""
+    half = (LONGEST_NAME - 1) // 2
+    return name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[-half:]}"

@@ -6,6 +6,7 @@ import pytest
 
 from latent_lab.deliberation.behaviours import behaviour, behaviours, counted
 from latent_lab.deliberation.chains import Chain, Iteration
+from latent_lab.deliberation.choices import CHOICES, choices, chosen
 from latent_lab.deliberation.outcomes import CLASSES, classes, lengths, moves, outcome, transitions
 
 
@@ -119,3 +120,32 @@ def test_behaviours_are_shares_of_sentences() -> None:
         "backtracking": (1, 0.25), "uncertainty": (1, 0.25), "deduction": (2, 0.5),
     }  # fmt: skip
     assert behaviours(CHAINS, "summary", 0, 0) is None
+
+
+# Which answer to take
+
+
+@pytest.mark.parametrize(
+    ("answers", "last_given", "two_alike", "three_alike", "any_right"),
+    [
+        ("23111", 4, 3, 4, 2),
+        ("22222", 4, 1, 2, 4),
+        ("1-1-1", 4, 4, 4, 0),
+        ("21---", 1, 4, 4, 1),
+        ("-----", 4, 4, 4, 4),
+        ("1", 0, 0, 0, 0),
+    ],
+)
+def test_every_rule_takes_one_iteration(answers: str, last_given: int, two_alike: int, three_alike: int, any_right: int) -> None:
+    one = chain("a", *((None if mark == "-" else mark, mark == "1") for mark in answers))
+    wanted = {"last": len(answers) - 1, "last_given": last_given, "two_alike": two_alike, "three_alike": three_alike}
+    assert {rule: chosen(one, rule) for rule in CHOICES} == wanted | {"any_right": any_right}
+
+
+def test_a_choice_has_an_accuracy_and_a_cost() -> None:
+    pair = [chain("a", ("1", True), ("1", True), ("2", False)), chain("b", ("3", False), ("1", True), ("1", True))]
+    found = choices(pair, True, 0)
+    assert {rule: (each["value"], each["iterations"]) for rule, each in found.items()} == {
+        "last": (0.5, 3), "last_given": (0.5, 3), "two_alike": (1.0, 2.5), "three_alike": (0.5, 3), "any_right": (1.0, 3),
+    }  # fmt: skip
+    assert list(choices(pair, False, 0)) == ["last", "any_right"]

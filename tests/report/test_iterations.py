@@ -13,7 +13,8 @@ import pytest
 from latent_lab.config import ConfigError
 from latent_lab.job import job
 from latent_lab.report.iterations import aligned
-from latent_lab.report.iterations_figure import spread
+from latent_lab.report.iterations_figure import looks_of, spread
+from tests.pages import Outline
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PUBLISHED = "iterated_summarization/aggregated_iteration_grading_results_with_year.csv"
@@ -70,7 +71,7 @@ def test_the_published_table_comes_out_to_the_digit(name: str, published: tuple[
     assert (method["gain"]["fixed"], method["gain"]["broken"]) == fixed_broken
     assert in_percent(method["gain"]["difference"]) == gain
     assert round(100 * method["iterations"][-1]["sem_over_runs"], 2) == sem
-    assert in_percent(method["any_right"], 1) == any_right
+    assert in_percent(method["choices"]["any_right"], 1) == any_right
     assert (method["num_chains"], method["num_problems"], method["iterations"][-1]["accuracy"]["n"]) == (240, 60, 60)
 
 
@@ -89,12 +90,23 @@ def test_runs_missing_and_changed_answers_are_the_published_ones(published: tupl
     }  # fmt: skip
     assert published[0]["shared_first"] is True
     assert published[0]["flags_disagree"] == 1  # 045 for 45
+    assert in_percent(published[0]["floors"]["majority"]) == 6.67  # the answer of four problems is 104
+
+
+def test_stopping_without_labels_is_worth_what_was_published(published: tuple[dict[str, Any], Path, list[str]]) -> None:
+    methods = published[0]["methods"]
+    assert in_percent(methods["backtracking"]["choices"]["last_given"], 1) == 74.6
+    two = {name: in_percent(methods[name]["choices"]["two_alike"], 1) for name in ("answer_only", "base_sum", "backtracking")}
+    assert two == {"answer_only": 72.5, "base_sum": 70.0, "backtracking": 70.0}
+    three = {name: in_percent(methods[name]["choices"]["three_alike"], 1) for name in ("backtracking", "postThink")}
+    assert three == {"backtracking": 72.1, "postThink": 72.5}
 
 
 def test_four_chains_vote_and_every_rule_for_ties_is_there(published: tuple[dict[str, Any], Path, list[str]]) -> None:
     votes = published[0]["methods"]["backtracking"]["votes"]
     assert {rule: round(100 * share, 1) for rule, share in votes[-1]["rules"].items()} == {
-        "shared": 80.8, "lost": 78.3, "won": 85.0, "first": 80.0, "half_right": 80.0, "most_right": 73.3,
+        "shared": 80.8, "lost": 78.3, "won": 85.0, "first": 80.0,
+        "half_shared": 76.7, "half_right": 80.0, "most_right": 73.3,
     }  # fmt: skip
     assert (votes[-1]["rule"], in_percent(votes[-1]["accuracy"], 1), votes[-1]["ties"]) == ("shared", 80.8, 8)
     assert round(100 * votes[0]["rules"]["first"], 1) == 73.3
@@ -121,7 +133,7 @@ def test_the_ranking_of_the_leaders_is_not_significant(published: tuple[dict[str
         "backtracking  62.92  66.25  69.17  70.42  74.17  +11.25 [+7.08, +15.42]          28/1      1e-07   8e-07        1e-06  "
         "7e-06  80.8",
         "a vote of backtracking's 4 runs: 80.8 [71.2, 89.6] (shared, 8 ties; other rules: lost 78.3, won 85.0, first 80.0, "
-        "half_right 80.0, most_right 73.3)",
+        "half_shared 76.7, half_right 80.0, most_right 73.3)",
         "again: report.html, iterations.png, tables.csv, samples.jsonl, result.json",
     ]
 
@@ -161,11 +173,11 @@ def test_methods_runs_and_iterations_may_be_any(tmp_path: Path) -> None:
     one, two = result["methods"].values()
     assert [each["accuracy"]["value"] for each in one["iterations"]] == [0.5, 1.0]
     assert [each["accuracy"]["value"] for each in two["iterations"]] == pytest.approx([2 / 3, 1 / 3])
-    assert ("votes" in one, two["votes"][-1]["rule"], result["has_answers"]) == (False, "most_right", False)
+    assert ("votes" in one, two["votes"][-1]["rule"], result["has_answers"]) == (False, "half_shared", False)
     assert not {"missing", "per_year", "truncated", "behaviours"} & set(one["iterations"][0])
-    page = (tmp_path / "out/report.html").read_text()
-    assert "&lt;b&gt;one" in page
-    assert "<b>one" not in page
+    page = Outline((tmp_path / "out/report.html").read_text())
+    assert "<b>one</b>" in page.text
+    assert not {"b", "script", "link"} & set(page.tags)
 
 
 @pytest.mark.parametrize("iterations", [1, 12])
@@ -220,6 +232,8 @@ def test_the_same_again_is_taken_from_the_folder_and_a_changed_file_is_not(tmp_p
     path = written(tmp_path, [HEADER, "1,a,m,0,1"])
     first = analysed(path, tmp_path / "out")
     assert analysed(path, tmp_path / "out") == first
+    other = analysed(path, tmp_path / "other")
+    assert {**other, "seconds": 0} == {**first, "seconds": 0}
     written(tmp_path, [HEADER, "1,a,m,1,1"])
     with pytest.raises(ValueError, match="chains_read: stored "):
         analysed(path, tmp_path / "out")
@@ -236,7 +250,16 @@ def test_without_out_the_folder_is_named_by_the_file(tmp_path: Path) -> None:
 
 
 def test_labels_keep_their_distance() -> None:
-    assert spread({"a": 1.0, "b": 1.1, "c": 5.0}, 0.5) == {"a": 1.0, "b": 1.5, "c": 5.0}
+    assert spread({"a": 1.0, "b": 1.1, "c": 5.0}, 0.5, 9.0) == {"a": 1.0, "b": 1.5, "c": 5.0}
+    assert spread({"a": 1.0, "b": 1.1, "c": 1.2}, 0.5, 1.5) == {"a": 0.5, "b": 1.0, "c": 1.5}
+
+
+def test_names_in_a_figure_lose_what_all_of_them_say() -> None:
+    assert [look.label for look in looks_of(["aime_14b_base_4iter", "aime_14b_wait_4iter"]).values()] == ["base", "wait"]
+    assert [look.label for look in looks_of(["last_k", "first_k", "a_name_that_is_too_long_k"]).values()] == [
+        "last", "first", "a_name_t…too_long",
+    ]  # fmt: skip
+    assert [look.label for look in looks_of(["only_one"]).values()] == ["only_one"]
 
 
 def test_rows_are_aligned() -> None:
