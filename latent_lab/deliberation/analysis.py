@@ -69,7 +69,7 @@ def analysis(table: Table, seed: int) -> dict[str, Any]:
 
 def method(chains: Sequence[Chain], table: Table, seed: int) -> dict[str, Any]:
     """All of one method but its comparisons."""
-    runs = list(dict.fromkeys(chain.run for chain in chains))
+    runs = sorted({chain.run for chain in chains})
     return {
         "runs": runs,
         "num_problems": len({chain.problem for chain in chains}),

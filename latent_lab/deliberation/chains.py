@@ -75,9 +75,9 @@ class Table:
 
     @property
     def methods(self) -> dict[str, list[Chain]]:
-        """The chains of each method, in the order of the file."""
+        """The chains of each method by problem and run: the order of rows must not move an interval."""
         found: dict[str, list[Chain]] = {}
-        for chain in self.chains:
+        for chain in sorted(self.chains, key=lambda chain: (chain.method, chain.problem, chain.run)):
             found.setdefault(chain.method, []).append(chain)
         return found
 

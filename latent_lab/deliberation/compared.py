@@ -73,7 +73,7 @@ def corrected(found: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def ranking(methods: Mapping[str, Sequence[Chain]], seed: int) -> dict[str, Any]:
     """Methods from the best last iteration down, every pair tested there, and what may be said of the order."""
     score = {name: sum(chain.right[-1] for chain in chains) / len(chains) for name, chains in methods.items()}
-    order = sorted(methods, key=lambda name: -score[name])
+    order = sorted(methods, key=lambda name: (-score[name], name))
     last = {name: [(chain, chain.right[-1]) for chain in chains] for name, chains in methods.items()}
     found: dict[str, dict[str, Any]] = {}
     for worse, better in ((worse, better) for better, worse in combinations(order, 2)):

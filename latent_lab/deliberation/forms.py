@@ -118,14 +118,14 @@ def of_results(path: Path) -> list[Chain]:
         raise DataError(f"{path}: field 'results' is no list of records; {advice}")
     if not whole["results"]:
         raise DataError(f"{path}: holds no record; at least one is needed")
-    method = whole.get("experiment_name")
-    if not isinstance(method, str) or not method.strip():
-        raise wrong(method, "experiment_name", str(path), "the name of the method")
+    method = text(whole.get("experiment_name"), "experiment_name", str(path))
+    if method is None:
+        raise wrong(whole.get("experiment_name"), "experiment_name", str(path), "the name of the method")
     run = path.resolve().parent.name if path.name == "results.json" else path.stem
     chains = []
     for number, record in enumerate(whole["results"], start=1):
         where = f"{path}, record {number}"
-        chains.append(of_record(mapping(record, where), method.strip(), run, where))
+        chains.append(of_record(mapping(record, where), method, run, where))
     return chains
 
 
@@ -164,7 +164,7 @@ def of_iteration(row: dict[str, Any], metrics: dict[str, Any], k: int, where: st
     ended = row.get("finish_reason", row.get("final_finish_reason"))
     return Iteration(
         is_right=bool(flag),
-        answer=answer or None,
+        answer=answer,
         is_cut=ended == LENGTH if isinstance(ended, str) else None,
         reasoning=written(row, "reasoning", "reasoning_output"),
         summary=written(row, "post_think_summary", "summary"),
@@ -179,9 +179,9 @@ def written(row: dict[str, Any], *fields: str) -> str | None:
 
 
 def text(value: object, name: str, where: str) -> str | None:
-    """A text or a number as text; None where it is null."""
+    """A text or a number as text; None where it is null, or empty."""
     if value is None or isinstance(value, str):
-        return value.strip() if value else None
+        return (value or "").encode(errors="replace").decode().strip() or None  # a tokenizer may cut a character in half
     if is_int(value) or isinstance(value, float):
         return plain(value) if json.dumps(value) not in ("NaN", "Infinity", "-Infinity") else None
     raise wrong(value, name, where, "a text or a number")

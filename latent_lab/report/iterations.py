@@ -126,9 +126,9 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def vote_in_words(name: str, method: dict[str, Any]) -> str:
     """The vote over the last iterations of a method's runs, and what other rules for ties would make of it."""
-    vote = method["votes"][-1]
+    vote, first = method["votes"][-1], method["votes"][0]
     rules = {rule: value for rule, value in vote["rules"].items() if rule != vote["rule"]}
     others = ", ".join(f"{rule} {100 * value:.1f}" for rule, value in rules.items())
     ties = f", {vote['ties']} ties" if "ties" in vote else ""
-    said = f"a vote of {name}'s {len(method['runs'])} runs: {interval(vote['accuracy'])}"
+    said = f"a vote of {name}'s {len(method['runs'])} runs: {interval(vote['accuracy'])}, at first {interval(first['accuracy'])}"
     return f"{said} ({vote['rule']}{ties}; other rules: {others})"

@@ -162,6 +162,11 @@ def test_what_ended_in_an_error_is_wrong_throughout_and_where_no_answer_was_foun
     assert (nothing.is_error, nothing.right, nothing.answers) == (False, (False, False), (None, None))
 
 
+def test_half_a_character_is_read_as_one_that_can_be_written(tmp_path: Path) -> None:
+    (chain,) = read(results(tmp_path, {**SEVEN, "iterations": [thought(0, "4\ud800", False)]})).chains
+    assert chain.answers == ("4?",)
+
+
 def test_a_folder_is_read_with_all_its_files(tmp_path: Path) -> None:
     results(tmp_path / "seed0", SEVEN)
     results(tmp_path / "seed1", SEVEN)
