@@ -71,7 +71,11 @@ def corrected(found: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def ranking(methods: Mapping[str, Sequence[Chain]], seed: int) -> dict[str, Any]:
-    """Methods from the best last iteration down, every pair tested there, and what may be said of the order."""
+    """Methods from the best last iteration down, every pair tested there, and what may be said of the order.
+
+    Methods need not have answered the same problems. ``better`` is who has more right of all its own; ``difference`` is better
+    minus worse on the problems of both.
+    """
     score = {name: sum(chain.right[-1] for chain in chains) / len(chains) for name, chains in methods.items()}
     order = sorted(methods, key=lambda name: (-score[name], name))
     last = {name: [(chain, chain.right[-1]) for chain in chains] for name, chains in methods.items()}
@@ -88,26 +92,29 @@ def verdict(order: Sequence[str], pairs: Sequence[Mapping[str, Any]]) -> str:
     """What the tests say of the ranking, in a sentence."""
     if not pairs:
         return "nothing to rank: there are no two methods on the same problems"
-    apart = [(each["better"], each["worse"]) for each in pairs if each["sign_flip_holm_p"] <= ALPHA]
+    apart = [each for each in pairs if each["sign_flip_holm_p"] <= ALPHA]
     least = min(each["sign_flip_holm_p"] for each in pairs)
     if not apart:
         what = "the pair does not differ" if len(pairs) == 1 else f"no pair of the {len(order)} methods differs"
         return f"{what} (smallest p after Holm {least:.2g}): the ranking is not significant"
-    if len(apart) == len(pairs):
+    upside_down = [each for each in apart if each["difference"]["value"] < 0]
+    if len(apart) == len(pairs) == math.comb(len(order), 2) and not upside_down:
         return f"all {len(pairs)} pairs differ after Holm: the ranking is significant throughout"
-    best, group = order[0], alike(order, apart)
-    beaten = [worse for better, worse in apart if better == best]
-    said = f"{len(apart)} of {len(pairs)} pairs differ after Holm; {best}, the first, is ahead of {', '.join(beaten) or 'none'}"
-    if len(group) == 1:
-        return said
-    return f"{said}; no pair among the first {len(group)} ({', '.join(group)}) differs: their order is not significant"
+    best, group = order[0], alike(order, pairs)
+    beaten = ", ".join(each["worse"] for each in apart if each["better"] == best and each not in upside_down)
+    said = [f"{len(apart)} of {len(pairs)} pairs differ after Holm", f"{best}, the first, is ahead of {beaten or 'none'}"]
+    if len(group) > 1:
+        said.append(f"no pair among the first {len(group)} ({', '.join(group)}) differs: their order is not significant")
+    said += [f"on the problems both answered {each['worse']} is ahead of {each['better']}" for each in upside_down]
+    return "; ".join(said)
 
 
-def alike(order: Sequence[str], apart: Sequence[tuple[str, str]]) -> list[str]:
-    """The longest beginning of the order in which no two methods differ."""
+def alike(order: Sequence[str], pairs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The longest beginning of the order in which every two methods were compared and none differ."""
+    same = {(each["better"], each["worse"]) for each in pairs if each["sign_flip_holm_p"] > ALPHA}
     group: list[str] = []
     for name in order:
-        if any((other, name) in apart for other in group):
+        if any((other, name) not in same for other in group):
             break
         group.append(name)
     return group

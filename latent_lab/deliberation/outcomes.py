@@ -98,13 +98,13 @@ def lengths(chains: Sequence[Chain], k: int, seed: int) -> dict[str, Any]:
 
 def share_of_sums(parts: Sequence[tuple[str, int, int]], seed: int) -> Interval:
     """The sum of all parts by the sum of all wholes, from (problem, part, whole); the interval resamples problems."""
+    import numpy as np
+
     by_problem: dict[str, list[int]] = {}
     for problem, part, whole in parts:
         sums = by_problem.setdefault(problem, [0, 0])
         sums[0] += part
         sums[1] += whole
-    import numpy as np
-
     pairs = np.asarray(list(by_problem.values()), dtype=np.float64)
 
     def share(index: "np.ndarray") -> float | None:

@@ -90,6 +90,17 @@ def test_what_holds_of_a_ranking_is_said_and_what_does_not() -> None:
     assert found["verdict"] == "2 of 3 pairs differ after Holm; high, the first, is ahead of lower, low"
 
 
+def test_who_has_more_right_of_other_problems_is_not_said_to_be_ahead() -> None:
+    """Of the 20 hard problems both answered, low has all and high none; 80 easy ones, high's alone, put it first."""
+    low = chains("low", {str(i): ["1"] for i in range(20)} | {f"other{i}": ["0"] for i in range(20)})
+    high = chains("high", {str(i): ["0"] for i in range(20)} | {f"easy{i}": ["1"] for i in range(80)})
+    found = ranking({"low": low, "high": high, "apart": chains("apart", {"x": ["0"]})}, 0)
+    assert [(each["better"], each["worse"], each["n"]) for each in found["pairs"]] == [("high", "low", 20)]
+    assert found["verdict"] == (
+        "1 of 1 pairs differ after Holm; high, the first, is ahead of none; on the problems both answered low is ahead of high"
+    )
+
+
 def test_where_there_is_nothing_to_rank_it_says_so() -> None:
     nothing = "nothing to rank: there are no two methods on the same problems"
     assert ranking({"one": many("one", 3)}, 0) == {"order": ["one"], "pairs": [], "verdict": nothing}
