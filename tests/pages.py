@@ -15,7 +15,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: 
 QUIET = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 QUIET += " --disable-component-update --disable-sync --hide-scrollbars --virtual-time-budget=5000"
 SCHEMES = {"dark": 0, "light": 1}
-VOID = {"meta", "br"}
+VOID = {"meta", "br", "img"}
 
 
 class Outline(HTMLParser):

@@ -21,8 +21,8 @@ LAYERS = (
     ("job", "supervision"),
     ("checkpoint",),
     ("engine", "grading"),
-    ("thoughts",),
-    ("stages", "deliberation", "report"),
+    ("thoughts", "deliberation"),
+    ("stages", "report"),
     ("door", "bench"),
     ("train", "eval"),
 )
@@ -44,7 +44,8 @@ ROOMS: dict[tuple[str, ...], set[str]] = {
     ("starlette", "uvicorn"): {"report.play_web"},
     ("jinja2",): {"report.page"},
     ("matplotlib",): {
-        f"report.{name}_figure" for name in ("study", "card", "table", "confusion", "matrix", "thoughts", "sweep", "bench")
+        f"report.{name}_figure"
+        for name in ("study", "card", "table", "confusion", "matrix", "thoughts", "sweep", "iterations", "bench")
     },
     ("datasets",): {"problems.hub"},
     ("pyarrow",): {"problems.files"},
@@ -207,6 +208,7 @@ def test_what_the_command_line_needs_is_imported_without_torch() -> None:
     names += ["calls.server", "calls.ledger", "calls.client", "calls.local", "grading.judges", "grading.judge"]
     names += ["grading.repair", "grading.published", "problems.gsm_hard", "report.regrade_task", "report.regrade"]
     names += ["grading.answers", "grading.agreement", "report.answers_task", "report.play_task"]
+    names += ["deliberation.analysis", "deliberation.forms", "report.iterations_task", "report.iterations"]
     command = "import sys, importlib\nfor name in sys.argv[1:]:\n    importlib.import_module('latent_lab.' + name)\n"
     command += "    assert not {'torch', 'transformers', 'accelerate'} & set(sys.modules), name\n"
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}

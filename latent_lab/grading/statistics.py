@@ -166,6 +166,25 @@ def mcnemar(first_only: int, second_only: int) -> float:
     return min(1.0, 2 * tail / 2**n)
 
 
+def sign_flip(differences: Sequence[int]) -> float:
+    """Return the exact two-sided p-value that two systems are right equally often where each answered a problem several times.
+
+    Item i says how many answers to problem i the second system has right beyond the first. Were the two alike, each item could as
+    well bear the other sign: p is the share of all choices of signs that bring the sum at least as far from 0. Answers to one
+    problem count together, as they are not independent; with one answer to each problem this is :func:`mcnemar`.
+    """
+    import numpy as np
+
+    sizes = [abs(item) for item in differences if item]
+    reach = sum(sizes)
+    chances = np.zeros(2 * reach + 1)  # of each sum, from -reach to reach
+    chances[reach] = 1.0
+    for size in sizes:
+        chances = (np.roll(chances, size) + np.roll(chances, -size)) / 2  # nothing comes round: no sum is beyond reach
+    far = abs(sum(differences))
+    return min(1.0, float(chances[: reach - far + 1].sum() + chances[reach + far :].sum()))
+
+
 def paired_difference(
     first: Sequence[float], second: Sequence[float], confidence: float = 0.95, num_resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:

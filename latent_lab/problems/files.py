@@ -181,14 +181,18 @@ def read(path: Path) -> list[Row]:
 
 
 def _read_text(path: Path) -> list[Row]:
+    return {".jsonl": _parse_lines, ".txt": _parse_chains, ".json": _parse_list}[path.suffix](path, decoded(path))
+
+
+def decoded(path: Path) -> str:
+    """Return the text of a file in UTF-8, or raise :class:`DataError` naming the line that is none."""
     raw = path.read_bytes()
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         byte = f"0x{raw[error.start]:02x}"
         raise DataError(f"{path}, line {line}: byte {byte} is not UTF-8: save the file as UTF-8") from error
-    return {".jsonl": _parse_lines, ".txt": _parse_chains, ".json": _parse_list}[path.suffix](path, text)
 
 
 def _parse_chains(path: Path, text: str) -> list[Row]:
@@ -214,7 +218,7 @@ def _parse_lines(path: Path, text: str) -> list[Row]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             where = f"{path}, line {number}"
-            rows.append(Row(number, where, _parse(line, where, "every line of a .jsonl file is one record, whole")))
+            rows.append(Row(number, where, parsed(line, where, "every line of a .jsonl file is one record, whole")))
     return rows
 
 
@@ -222,13 +226,14 @@ def _parse_list(path: Path, text: str) -> list[Row]:
     if not text.strip():
         return []
     advice = "a .json file is one list of records; with a record a line its name ends in .jsonl"
-    records = _parse(text, str(path), advice)
+    records = parsed(text, str(path), advice)
     if not isinstance(records, list):
         raise DataError(f"{path}: found {shown(records)}; {advice}")
     return [Row(number, f"{path}, record {number}", record) for number, record in enumerate(records, start=1)]
 
 
-def _parse(text: str, where: str, advice: str) -> object:
+def parsed(text: str, where: str, advice: str) -> object:
+    """Return what a text says in JSON, or raise :class:`DataError` with the place and the advice."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

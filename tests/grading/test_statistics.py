@@ -1,6 +1,6 @@
 import json
 import math
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -28,6 +28,7 @@ from latent_lab.grading.statistics import (
     paired_difference,
     pass_at_k,
     pass_power_k,
+    sign_flip,
     t_interval,
     t_quantile,
     wilson,
@@ -200,6 +201,28 @@ def test_mcnemar_is_the_exact_binomial_test(first, second):
     assert p == mcnemar(second, first)
     assert p == pytest.approx(binomtest(first, first + second).pvalue if first + second else 1.0, rel=1e-9)
     assert p == pytest.approx(published_mcnemar([[0, first], [second, 0]], exact=True).pvalue, rel=1e-9)
+
+
+@given(st.lists(st.sampled_from([-1, 0, 1]), max_size=60))
+def test_the_sign_flip_test_of_one_answer_a_problem_is_mcnemars(differences):
+    p = mcnemar(differences.count(-1), differences.count(1))
+    assert sign_flip(differences) == pytest.approx(p, rel=1e-9)
+
+
+@given(st.lists(st.integers(-4, 4), max_size=9))
+def test_the_sign_flip_test_counts_the_signs_that_are_as_extreme(differences):
+    sums = [
+        sum(sign * d for sign, d in zip(signs, differences, strict=True)) for signs in product((-1, 1), repeat=len(differences))
+    ]
+    share = sum(abs(each) >= abs(sum(differences)) for each in sums) / len(sums)
+    assert sign_flip(differences) == pytest.approx(share, rel=1e-9)
+    assert sign_flip([-d for d in differences]) == sign_flip(differences)
+
+
+def test_answers_that_only_repeat_each_other_are_tested_as_one():
+    """Four answers right in place of wrong in each of five problems: 20 of 20 chains, but five of five problems."""
+    assert sign_flip([4] * 5) == sign_flip([1] * 5) == 2 / 2**5
+    assert mcnemar(0, 20) == 2 / 2**20
 
 
 def test_mcnemar_by_hand():

@@ -1,0 +1,56 @@
+"""What reasoning is made of, by rules: each sentence gets the first of six behaviours whose words it has.
+
+The rules count words, they do not understand: a sentence that checks a result without saying so is none, and the wording of
+another model or language is another count. They tell how texts differ, not how much of a behaviour there truly is.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from latent_lab.deliberation.chains import Chain
+from latent_lab.deliberation.outcomes import share_of_sums
+
+RULES = {
+    "backtracking": r"wait|hold on|go(?:ing)? back|start over|that(?:'s| is) (?:wrong|not right)|i made a mistake|scratch that"
+    r"|on second thought|let me (?:re-?\w+|double[- ]check)|instead,? (?:let|try)",
+    "uncertainty": r"maybe|perhaps|possibly|not sure|i think|might|unclear|hmm+|i wonder|not certain|seems?",
+    "example_testing": r"for (?:example|instance)|suppose|let(?:'s| us| me) (?:try|test|check|plug|take)|try(?:ing)? \w+ ?="
+    r"|test case|plug(?:ging)? in|check(?:ing)? (?:if|whether|with)",
+    "adding_knowledge": r"recall|remember|know that|known|theorem|formula|by definition|identity|lemma|property of",
+    "initializing": r"the (?:problem|question) (?:is|asks|says|states|gives)|we (?:are|'re) given|we are asked"
+    r"|(?:i|we) need to (?:find|figure|solve)|let(?:'s| us| me) (?:start|begin)|first,? (?:let|i)",
+    "deduction": r"so|therefore|thus|hence|then|which means|implies|because|since|it follows|we (?:get|have|obtain)|gives",
+}
+"""Behaviours and the words that show them; the first that fits counts, as rarer signs stand before commoner ones."""
+COMPILED = {name: re.compile(rf"\b(?:{words})\b", re.IGNORECASE) for name, words in RULES.items()}
+OTHER = "other"
+SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+"""Where one sentence ends and the next begins; a number's point has no space after it."""
+
+
+def behaviour(sentence: str) -> str:
+    """The behaviour a sentence shows, one of :data:`RULES` or ``other``."""
+    return next((name for name, words in COMPILED.items() if words.search(sentence)), OTHER)
+
+
+def counted(text: str) -> Counter[str]:
+    """How many sentences of a text show each behaviour."""
+    return Counter(behaviour(sentence) for sentence in SENTENCE.split(text) if sentence.strip())
+
+
+def behaviours(chains: Sequence[Chain], field: str, k: int, seed: int) -> dict[str, Any] | None:
+    """Of one iteration's texts (``field`` is reasoning or summary) each behaviour's share of sentences, resampled by problem.
+
+    None where the form holds no such texts.
+    """
+    told = [(chain.problem, counted(text)) for chain in chains if (text := getattr(chain.iterations[k], field))]
+    total = sum(counts.total() for _, counts in told)
+    if not total:
+        return None
+    shares = {}
+    for name in (*RULES, OTHER):
+        pairs = [(problem, counts[name], counts.total()) for problem, counts in told]
+        shares[name] = {"count": sum(counts[name] for _, counts in told), **share_of_sums(pairs, seed).as_dict()}
+    return {"texts": len(told), "sentences_per_text": total / len(told), "shares": shares}
