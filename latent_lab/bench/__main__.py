@@ -43,7 +43,7 @@ def main() -> None:
     for row in measured(given.pairs, is_quick=given.quick):
         log.info("%s", row.in_words())
         rows.append(row)
-    growth = {name: list(points(name, given.pairs)) for name in ALONG}
+    growth = {name: list(points(name, 3)) for name in ALONG}
     given.out.mkdir(parents=True, exist_ok=True)
     draw_growth(given.out / "growth.png", growth)
     result = {

@@ -17,8 +17,8 @@ from latent_lab.reasoner import LatentReasoner
 from latent_lab.sequences import Encoded, LatentTokens, Role, lay
 from latent_lab.sequences import Sequence as Laid
 
-QUESTIONS, SAMPLED = 500, 8
-"""Questions answered by us, and how many of them by the slow side; its time for all of them is in proportion."""
+QUESTIONS, SAMPLED = 500, {10: 10, 64: 4}
+"""Questions answered by us, and by mean answer how many of them by the slow side; its time for all is in proportion."""
 FIRST = 4
 """The lowest id that is no special token."""
 LONGEST = {10: 19, 64: 127}
@@ -125,7 +125,8 @@ def answering_rows(n: int) -> Iterator[Row]:
     solver = solver_of(backbone)
     for mean, bar in ((10, 20.0), (64, 35.0)):
         problems = questions(backbone, mean)
-        some = [problems[i] for i in range(QUESTIONS // (2 * SAMPLED), QUESTIONS, QUESTIONS // SAMPLED)][:SAMPLED]
+        every = QUESTIONS // SAMPLED[mean]
+        some = problems[every // 2 :: every]
         share = sum(map(length, problems)) / sum(map(length, some))
         solver.replies(problems[:64]), one_at_a_time(solver, some[:1])
         pairs = [

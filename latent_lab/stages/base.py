@@ -50,7 +50,10 @@ class Stage(ABC):
 
     @abstractmethod
     def shape(self, problem: Encoded, stage: int, draw: str | None = None) -> tuple[int, int, int]:
-        """Slots, tokens before them and tokens after them: what decides how well problems fit into one batch."""
+        """Slots, tokens before them and tokens after them: what decides how well problems fit into one batch.
+
+        Without ``draw`` it depends on the lengths of question, steps, answer and targets alone.
+        """
 
     @abstractmethod
     def prompt(self, problem: Encoded, tokens: LatentTokens, stage: int, num_slots: int | None = None) -> Sequence:

@@ -25,6 +25,7 @@ from latent_lab.problems.checks import check_problems
 from latent_lab.reasoner import LatentReasoner
 from latent_lab.run import Run, accelerator, open_run_together, seed_everything
 from latent_lab.schedule import Phase
+from latent_lab.sequences import Encoded
 from latent_lab.stages.base import Stage
 from latent_lab.supervision import StepDecoder, SupervisedReasoner, step_decoder
 
@@ -55,6 +56,18 @@ class StageCourse:
     def longest_step(self) -> int:
         """Tokens of the longest step."""
         return max((len(step) for p in self.train for step in p.steps), default=1)
+
+    @cached_property
+    def kinds(self) -> list[Encoded]:
+        """The first training problem of each combination of lengths, on which alone shapes depend where nothing is drawn."""
+
+        def lengths(problem: Encoded) -> tuple[int, ...]:
+            return len(problem.question), len(problem.answer), len(problem.targets), *map(len, problem.steps)
+
+        first: dict[tuple[int, ...], Encoded] = {}
+        for p in self.train:
+            first.setdefault(lengths(p), p)
+        return list(first.values())
 
     def num_batches(self, phase: Phase) -> int:
         """Optimiser steps in an epoch."""
@@ -110,7 +123,7 @@ class StageCourse:
 
     def max_new_tokens(self, stage: int) -> int:
         """Longest training target at a stage, and some room."""
-        shapes = [(self.stage.shape(p, stage), len(p.question)) for p in self.train]
+        shapes = [(self.stage.shape(p, stage), len(p.question)) for p in self.kinds]
         return max(before - question + after for (_, before, after), question in shapes) + ROOM
 
     def _draw(self, epoch: int) -> str:
@@ -119,7 +132,7 @@ class StageCourse:
     def _check_lengths(self) -> None:
         room = getattr(self.backbone.model.config, "max_position_embeddings", None) or 10**9
         for stage in sorted({phase.stage for phase in self.phases if phase.is_validated} | {self.phases[0].stage}):
-            for p in self.train:
+            for p in self.kinds:
                 length = sum(self.stage.shape(p, stage)) + 2
                 if length > room:
                     raise ModelError(
