@@ -153,12 +153,15 @@ def states(graph: Graph, source: int, destination: int) -> str:
 
 
 def terse(id: str, graph: Graph) -> Problem:
-    """Write a graph in names alone; the root comes last, and a step is the name reached from there."""
+    """Write a graph in names alone; the root comes last, and the steps say where a walk from there is, the root included.
+
+    So the first step copies a name and every other follows one edge from the name before: all that a small model can learn.
+    """
     symbols = graph.symbols
     first, second = graph.options
     said = [f"{symbols[a]} {symbols[b]}." for a, b in (graph.edges[index] for index in graph.order)]
     question = " ".join([*said, f"{symbols[first]} or {symbols[second]}?", symbols[graph.root]])
-    steps = tuple(f"so {symbols[node]}" for node in graph.path[1:])
+    steps = tuple(f"at {symbols[node]}" for node in graph.path)
     return Problem(id, question, steps, symbols[graph.target], meta_of(graph))
 
 

@@ -72,7 +72,7 @@ def test_the_terse_form_has_names_alone_and_the_root_last():
     assert problem.question == (
         "fompus lempus. Tom terpus. Davis yerpus. Davis fompus. Tom fompus. terpus lempus. yerpus or lempus? Tom"
     )
-    assert problem.steps == ("so fompus", "so lempus")
+    assert problem.steps == ("at Tom", "at fompus", "at lempus")
     assert problem.answer == "lempus"
     assert problem.meta == text("x", GRAPH).meta
 
