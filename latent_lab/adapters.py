@@ -82,7 +82,7 @@ def wrap(backbone: Backbone, peft: Any) -> Backbone:
     if getattr(model.get_output_embeddings(), "bias", None) is not None:
         kind = type(model).__name__
         raise ModelError(f"peft: given lora; the output table of {kind} has a bias, which PEFT would drop; allowed: none")
-    rows = sorted(astuple(backbone.tokens))
+    rows = sorted({*astuple(backbone.tokens), *backbone.more})
     tables = {id(table): table for table in (model.get_input_embeddings(), model.get_output_embeddings())}
     if model.config.tie_word_embeddings:  # PEFT then trains one set of rows for both
         tables.pop(id(model.get_output_embeddings()))
@@ -97,7 +97,25 @@ def wrap(backbone: Backbone, peft: Any) -> Backbone:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for a property by its old name
-        return Adapted(get_peft_model(model, config), backbone.tokenizer, backbone.tokens)
+        return Adapted(get_peft_model(model, config), backbone.tokenizer, backbone.tokens, backbone.more)
+
+
+def row_gradients(backbone: Backbone) -> dict[str, dict[int, float]]:
+    """For each table that learns rows, the length of the gradient that has reached each of them; tied tables are one."""
+    model: Any = backbone.model
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    found: dict[int, tuple[str, dict[int, float]]] = {}
+    for name, table in (("input", base.get_input_embeddings()), ("output", base.get_output_embeddings())):
+        adapter = getattr(table, "token_adapter", None)
+        if adapter is not None:
+            ((key, learned),) = adapter.trainable_tokens_delta.items()
+            ids = adapter.token_indices[key]
+        else:
+            learned, ids = table.weight, range(len(table.weight))
+        if learned.requires_grad:
+            norms = learned.grad.norm(dim=1).tolist() if learned.grad is not None else [0.0] * len(learned)
+            found.setdefault(id(learned), (name, dict(zip(ids, norms, strict=True))))
+    return dict(found.values())
 
 
 def targets(model: "PreTrainedModel", asked: str | list[str]) -> str | list[str]:

@@ -52,6 +52,7 @@ class Plan(ABC):
             raise ValueError(f"control={self.control}: this plan tells no steps apart; allowed are none")
         self.state: dict[str, Any] = {}
         self.arrays: dict[str, np.ndarray] = {}
+        self.outputs = Path("outputs")
 
     # What a plan type says
 

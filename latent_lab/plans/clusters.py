@@ -61,7 +61,6 @@ class KMeans(Plan):
         for name, least in (("clusters", 2), ("components", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: allowed are {least} and more")
-        self.outputs = Path("outputs")
         self._known: dict[str, list[int]] = {}
 
     def fit(self, problems: Seq[Problem]) -> None:

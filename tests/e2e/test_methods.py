@@ -58,6 +58,17 @@ VARIANTS = [
     ["peft=lora", "peft.rank=2"],
     ["model.gradient_checkpointing=true"],
 ]
+PLANS = [
+    ["plan=general"],
+    ["plan=arithmetic"],
+    ["plan=arithmetic", "stage.place=front"],
+    ["plan=arithmetic", "stage.place=plan_first", "stage.rows=random"],
+    ["plan=arithmetic", "stage.place=plan_only", "stage.plan_weight=0.5"],
+    ["plan=shuffled", "stage.rows=centroid"],
+    ["plan=position", "stage.rows=mean_noise"],
+    ["plan=tfidf", "plan.least=0", "stage.answer_weight=2"],
+    ["plan=arithmetic", "peft=lora", "peft.rank=2"],
+]
 
 
 @pytest.mark.parametrize("overrides", VARIANTS, ids=" ".join)
@@ -67,6 +78,32 @@ def test_a_variant_answers_from_its_checkpoint_as_it_did_in_training(overrides: 
     again = evaluate(run, "split=valid", f"out={tmp_path / 'again'}")
     assert (again["accuracy"], again["floors"]) == (result(run)["accuracy"], result(run)["floors"])
     assert rows(tmp_path / "again" / "samples.jsonl") == rows(run / "samples.jsonl")
+
+
+@pytest.mark.parametrize("overrides", PLANS, ids=" ".join)
+def test_a_plan_answers_from_its_checkpoint_as_it_did_in_training(overrides: list[str], tmp_path: Path) -> None:
+    run = train(tmp_path, "stage=planning", "stage.epochs=[0.67]", *overrides, base=SUMS)
+    again = evaluate(run, "split=valid", f"out={tmp_path / 'again'}")
+    assert (again["accuracy"], again["plans"]) == (result(run)["accuracy"], result(run)["plans"])
+    assert rows(tmp_path / "again" / "samples.jsonl") == rows(run / "samples.jsonl")
+
+
+def test_clusters_are_those_of_a_finished_run_and_are_found_once(tmp_path: Path) -> None:
+    plain = train(tmp_path, "stage=planning", "stage.epochs=[0.34]", base=SUMS)
+    settings = ["stage=planning", "plan=kmeans", f"plan.model={plain.name}", "plan.clusters=3", "stage.epochs=[0.34]"]
+    first, second = (train(tmp_path, *settings, f"seed={seed}", base=SUMS) for seed in (1, 2))
+    assert result(first)["plans"]["hash"] == result(second)["plans"]["hash"]
+    assert len(list((tmp_path / ".plans").iterdir())) == 1
+    again = evaluate(first, "split=valid", f"out={tmp_path / 'again'}")
+    assert again["plans"] == result(first)["plans"]
+    assert evaluate(first, f"out={tmp_path / 'test'}")["plans"]["well_formed"]["n"] == 8
+
+
+def test_a_model_trained_with_tokens_that_writes_none_raises_the_alarm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = ["stage=planning", "plan=arithmetic", "stage.plan_weight=0", "stage.rows=mean", "stage.epochs=[3]"]
+    plans = result(train(tmp_path, *settings, base=SUMS))["plans"]
+    assert (plans["writes_any"]["value"], plans["alarm"]) == (0.0, "no planning token was written")
+    assert "alarm: this model was trained with planning tokens and wrote none in 9 replies" in caplog.messages
 
 
 def test_a_projection_goes_on_where_the_stage_before_left_it(tmp_path: Path) -> None:
