@@ -302,7 +302,9 @@ def check_training(config: TrainConfig) -> None:
         raise ConfigError("judge", type(config.judge).__name__, "training judges no answers; allowed: none")
     quantize, state = getattr(config.model, "quantize", "none"), getattr(config.model, "state", None)
     if quantize != "none" and isinstance(config.peft, Nothing | None):
-        raise ConfigError("model.quantize", quantize, "quantised matrices cannot be trained; allowed: with peft=lora, else none")
+        raise ConfigError(
+            "model.quantize", quantize, "quantised matrices cannot be trained; allowed: with peft=lora or rows, else none"
+        )
     if state is not None and not Path(state).expanduser().is_file():
         raise ConfigError("model.state", state, "there is no such file; allowed: a state dict to read, or null")
     if name is not None and (name.startswith("/") or ".." in Path(name).parts or not name.strip()):

@@ -68,6 +68,8 @@ PLANS = [
     ["plan=position", "stage.rows=mean_noise"],
     ["plan=tfidf", "plan.least=0", "stage.answer_weight=2"],
     ["plan=arithmetic", "peft=lora", "peft.rank=2"],
+    ["plan=arithmetic", "peft=lora", "peft.rank=2", "peft.rows=false"],
+    ["plan=arithmetic", "peft=rows"],
 ]
 
 
