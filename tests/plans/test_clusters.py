@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from latent_lab.backbone import Pretrained
-from latent_lab.plans import clusters
+from latent_lab.plans import embedded
 from latent_lab.plans.base import PlanError
 from latent_lab.plans.clusters import KMeans
 from latent_lab.plans.embedding import bounds, embed, folder_of
@@ -79,7 +79,7 @@ def test_steps_are_embedded_once(model: str, tmp_path: Path, monkeypatch: pytest
     first.fit(TRAIN)
     labels = first.labels(TRAIN), first.labels(VALID)
     (folder,) = (tmp_path / ".plans").iterdir()
-    assert len(json.loads((folder / clusters.LABELS).read_text())) == 40
+    assert len(json.loads((folder / embedded.LABELS).read_text())) == 40
     assert len(list(folder.iterdir())) == 3
     monkeypatch.setattr(KMeans, "_embed", None)  # no model is run any more
     second = plan(model, tmp_path)
