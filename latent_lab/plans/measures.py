@@ -13,6 +13,7 @@ from latent_lab.grading.calculator import Vocabulary
 from latent_lab.grading.evaluate import Solver, evenly, rate
 from latent_lab.grading.statistics import cluster_bootstrap, wilson
 from latent_lab.plans.forcing import GoldPlan
+from latent_lab.plans.information import by_chance, entropy, mutual_information
 from latent_lab.plans.reading import Reading
 from latent_lab.problems import Problem
 from latent_lab.sequences import IGNORE, Encoded, Role
@@ -36,7 +37,8 @@ def measures(
         "steps_as_gold": steps_as_gold(rows),
         "tokens_per_answer": sum(row["plan_tokens"] for row in rows) / max(n, 1),
         "loss": losses(solver, encoded),
-        "with_gold_plan": rate(with_gold_plan(solver, problems, encoded, reading)),
+        "with_gold_plan": rate(told(solver, problems, encoded, reading)),
+        **information(rows),
         "alarm": None if writing else "no planning token was written",
     }
 
@@ -70,8 +72,30 @@ def losses(solver: Solver, encoded: Seq[Encoded]) -> dict[str, float]:
     return {name: sums[name] / counts[name] for name in sums}
 
 
-def with_gold_plan(solver: Solver, problems: Seq[Problem], encoded: Seq[Encoded], reading: Reading) -> list[dict[str, Any]]:
-    """Graded rows of the same model with every planning token written for it."""
+def information(rows: Seq[dict[str, Any]]) -> dict[str, Any]:
+    """How many bits the announced kinds hold beside the gold chain's, and how many they tell of what the steps then do.
+
+    Empty where plans have no kinds.
+    """
+    written = [kind for row in rows for kind in row["plan"]]
+    gold = [kind for row in rows for kind in row["plan_gold"]]
+    if not gold:
+        return {}
+    pairs = [pair for row in rows for pair in zip(row["plan"], row["plan_operators"], strict=True)]
+    most = max(map(written.count, set(written)), default=0)
+    return {
+        "kinds": {
+            "written": len(written),
+            "bits": entropy(written) if written else None,
+            "bits_of_gold": entropy(gold),
+            "most_frequent": most / len(written) if written else None,
+        },
+        "operators": {"bits": mutual_information(pairs), "by_chance": by_chance(pairs), "n": len(pairs)} if pairs else None,
+    }
+
+
+def told(solver: Solver, problems: Seq[Problem], encoded: Seq[Encoded], reading: Reading) -> list[dict[str, Any]]:
+    """Graded rows of the same model with every planning token written for it as ``encoded`` has them: an oracle."""
     vocabulary, by_id = Vocabulary(solver.backbone.tokenizer), {p.id: p for p in encoded}
-    told = replace(solver, processor=lambda batch: GoldPlan(batch.ids, by_id, reading.ids, vocabulary))
-    return told.graded(problems, [replace(p, question=(*p.question, *p.overview)) for p in encoded])
+    asked = [replace(p, question=(*p.question, *p.overview)) for p in encoded]
+    return replace(solver, processor=lambda batch: GoldPlan(batch.ids, by_id, reading.ids, vocabulary)).graded(problems, asked)

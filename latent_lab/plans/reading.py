@@ -21,6 +21,8 @@ class Written:
 
     kinds: tuple[str, ...]
     """The kinds of each whole block before a step (joined by blanks), in the order they are announced."""
+    steps: tuple[str, ...]
+    """The line written after each of them; empty where a plan stands alone."""
     is_well_formed: bool
     """Whether the reply is blocks and lines in the order of training, and nothing besides."""
     num_tokens: int
@@ -57,7 +59,9 @@ class Reading:
         """The plan in a reply, end-of-text token left out."""
         text = self.signs(ids)
         is_whole = re.fullmatch(self._grammar, text) is not None
-        return Written(tuple(self._kinds(text)), is_whole, sum(i in self.sign_of_id for i in ids))
+        found = self._announced(text)
+        num_tokens = sum(i in self.sign_of_id for i in ids)
+        return Written(tuple(kinds for kinds, _ in found), tuple(step for _, step in found), is_whole, num_tokens)
 
     @cached_property
     def _grammar(self) -> re.Pattern[str]:
@@ -88,8 +92,8 @@ class Reading:
         plan = self.blocks.plan
         return [kind for kind in plan.kinds() if kind != plan.answer_kind or plan.control == "filler"]
 
-    def _kinds(self, text: str) -> list[str]:
-        """The kinds of each block that is followed by a step, or stands in a line of its own where no step is written."""
+    def _announced(self, text: str) -> list[tuple[str, str]]:
+        """The kinds of each block that is followed by a step (or stands in a line of its own where none is written), and it."""
         if not self.blocks.is_typed:
             return []
         is_alone = self.blocks.place == "plan_only"
@@ -97,10 +101,13 @@ class Reading:
         after = "(?=\n)" if is_alone else f"(?={LINE})"
         found = re.finditer(f"{self._step}(?!{SIGNS}){after}(?!{ANSWER_LINE})", text)
         size, skip = self.blocks.num_special, self.blocks.num_prefix
-        kinds = [[of[match[0][i : i + size]] for i in range(skip, len(match[0]), size)] for match in found]
+        announced = []
+        for match in found:
+            kinds = " ".join(of[match[0][i : i + size]] for i in range(skip, len(match[0]), size))
+            announced.append((kinds, re.split(f"\n|{SIGNS}", text[match.end() :])[0]))
         if is_alone and self.blocks.answer and self.blocks.plan.control == "filler":
-            kinds = kinds[:-1]  # the answer's own block looks like a step's
-        return [" ".join(each) for each in kinds]
+            announced = announced[:-1]  # the answer's own block looks like a step's
+        return announced
 
     def _signs(self, names: Seq[str]) -> str:
         return "".join(self.sign_of[name] for name in names)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from latent_lab.plans.arithmetic import operators
 from latent_lab.plans.base import Plan
 from latent_lab.plans.layout import PLACES, Blocks
 from latent_lab.plans.reading import Reading
@@ -165,6 +166,7 @@ class Planning(Stage):
         return {
             "plan": list(written.kinds),
             "plan_gold": list(true.kinds),
+            "plan_operators": [" ".join(operators(step)) for step in written.steps],
             "plan_well_formed": written.is_well_formed,
             "plan_tokens": written.num_tokens,
         }
