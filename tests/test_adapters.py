@@ -191,7 +191,7 @@ def planning(folder: Path, family: str, peft: Any, extra_rows: int = 0) -> tuple
     """A backbone with planning tokens and the adapters asked for, a batch in which all of them occur, and their ids."""
     save_hub_model(folder, "llama" if family == "llama" else "gpt2", extra_rows=extra_rows)
     torch.manual_seed(1)
-    stage = Planning(num_prefix=1, num_special=1, rows="mean_noise")
+    stage = Planning(num_prefix=1, num_special=1, rows_from="mean_noise")
     stage.plan = Arithmetic()  # type: ignore[misc]
     backbone = Pretrained(str(folder)).load()
     stage.prepare(backbone, PROBLEMS, folder)

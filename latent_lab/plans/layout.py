@@ -3,7 +3,7 @@
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
-from latent_lab.plans.base import Label, Plan
+from latent_lab.plans.base import ANSWER, Label, Plan
 
 PREFIX = "prefix"
 PLACES = ("steps", "front", "plan_first", "plan_only")
@@ -27,7 +27,7 @@ class Blocks:
 
     def tokens(self) -> list[str]:
         """Every token, prefix first."""
-        kinds = [kind for kind in self.plan.kinds() if self.answer or kind != "answer"] if self.is_typed else []
+        kinds = [kind for kind in self.plan.kinds() if self.answer or kind != ANSWER] if self.is_typed else []
         return [*self.prefix(), *(token for kind in kinds for token in self.group(kind))]
 
     def prefix(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ NOISE = 0.1
 
 
 def give_rows(backbone: Backbone, blocks: Blocks, start: str, problems: Seq[Problem]) -> None:
-    """Teach a backbone the planning tokens it does not know yet; ``start`` says how their rows begin (``stage.rows``)."""
+    """Teach a backbone the planning tokens it does not know yet; ``start`` says how their rows begin (``stage.rows_from``)."""
     names, model, tokenizer = blocks.tokens(), backbone.model, backbone.tokenizer
     num_known = len(tokenizer)
     new = add_rows(model, tokenizer, [name for name in names if name not in tokenizer.get_vocab()])

@@ -44,7 +44,7 @@ class Planning(Stage):
     line each, and then again before their steps; ``plan_only``: the same without any step."""
     answer_block: bool = True
     """Announce the answer, too."""
-    rows: str = "word"
+    rows_from: str = "word"
     """New rows of the tables start as those of the ``word`` a kind is named by, as the ``mean`` of all, the same with noise
     (``mean_noise``), the mean over the steps of that kind (``centroid``), or ``random``."""
     plan_weight: float = 1.0
@@ -67,7 +67,7 @@ class Planning(Stage):
         if not any(getattr(self, name) for name in WEIGHTS):
             raise ValueError(f"answer_weight={self.answer_weight}: one of the three weights must be above 0")
         one_of(self, "place", PLACES)
-        one_of(self, "rows", ROWS)
+        one_of(self, "rows_from", ROWS)
         self.reading: Reading | None = None
 
     @property
@@ -133,7 +133,7 @@ class Planning(Stage):
 
         self.plan.outputs = outputs
         self.plan.fit(problems)
-        give_rows(backbone, self.blocks, self.rows, problems)
+        give_rows(backbone, self.blocks, self.rows_from, problems)
 
     def inspect(self, learner: "SupervisedReasoner", batch: "Batch", backbone: "Backbone", first: Sequence) -> None:
         """See :class:`Stage`."""

@@ -62,10 +62,10 @@ PLANS = [
     ["plan=general"],
     ["plan=arithmetic"],
     ["plan=arithmetic", "stage.place=front"],
-    ["plan=arithmetic", "stage.place=plan_first", "stage.rows=random"],
+    ["plan=arithmetic", "stage.place=plan_first", "stage.rows_from=random"],
     ["plan=arithmetic", "stage.place=plan_only", "stage.plan_weight=0.5"],
-    ["plan=shuffled", "stage.rows=centroid"],
-    ["plan=position", "stage.rows=mean_noise"],
+    ["plan=shuffled", "stage.rows_from=centroid"],
+    ["plan=position", "stage.rows_from=mean_noise"],
     ["plan=tfidf", "plan.least=0", "stage.answer_weight=2"],
     ["plan=arithmetic", "peft=lora", "peft.rank=2"],
     ["plan=arithmetic", "peft=lora", "peft.rank=2", "peft.rows=false"],
@@ -102,7 +102,7 @@ def test_clusters_are_those_of_a_finished_run_and_are_found_once(tmp_path: Path)
 
 
 def test_a_model_trained_with_tokens_that_writes_none_raises_the_alarm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    settings = ["stage=planning", "plan=arithmetic", "stage.plan_weight=0", "stage.rows=mean", "stage.epochs=[3]"]
+    settings = ["stage=planning", "plan=arithmetic", "stage.plan_weight=0", "stage.rows_from=mean", "stage.epochs=[3]"]
     plans = result(train(tmp_path, *settings, base=SUMS))["plans"]
     assert (plans["writes_any"]["value"], plans["alarm"]) == (0.0, "no planning token was written")
     assert "alarm: this model was trained with planning tokens and wrote none in 9 replies" in caplog.messages

@@ -267,7 +267,7 @@ def test_the_plan_is_a_group_beside_the_stage() -> None:
         ({"num_prefix": -1}, "num_prefix=-1: allowed are 0 and more"),
         ({"plan_weight": -1.0}, "plan_weight=-1.0: allowed are 0 and more"),
         ({"place": "end"}, "place=end: allowed are steps, front, plan_first, plan_only"),
-        ({"rows": "x"}, "rows=x: allowed are word, mean, mean_noise, centroid, random"),
+        ({"rows_from": "x"}, "rows_from=x: allowed are word, mean, mean_noise, centroid, random"),
         (
             {"plan_weight": 0.0, "step_weight": 0.0, "answer_weight": 0.0},
             "answer_weight=0.0: one of the three weights must be above 0",
