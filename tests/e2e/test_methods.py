@@ -164,11 +164,12 @@ def small(name: str, tmp_path: Path) -> list[str]:
         overrides += ["dataset.nodes=8", "dataset.max_hops=3", "dataset.balance=none"] if "nodes" in config["dataset"] else []
         overrides += ["dataset.hops=1"] if "hops" in config["dataset"] else []
     else:
-        record = {"question": "Tom has 3 and 4.", "steps": ["<<3+4=7>>", "<<7-2=5>>"], "answer": "5"}
+        tag = "[reason]: " if name == "memory_reason" else ""
+        record = {"question": "Tom has 3 and 4.", "steps": [f"{tag}<<3+4=7>>", f"{tag}<<7-2=5>>"], "answer": "5"}
         for split in ("train", "valid", "test"):
             lines = [json.dumps(record | {"question": f"{split} {i}: Tom has 3 and 4."}) for i in range(8)]
             (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
-        overrides += ["dataset=file", f"dataset.path={tmp_path}"]
+        overrides += ["dataset=file", f"dataset.path={tmp_path}", "dataset.steps=steps"]
     return overrides
 
 
