@@ -9,7 +9,7 @@ import random
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ Label = tuple[str, ...]
 
 PLAN, ARRAYS = "plan.json", "plan.safetensors"
 ANSWER, ASSIGNMENT, FILLER, POSITION = "answer", "assignment", "filler", "position"
+RESERVED = {"prefix", ANSWER, ASSIGNMENT, FILLER}
+"""Names that no kind of a plan may have: their tokens mean something else."""
 CONTROLS = ("none", "filler", "shuffled", "random", "position")
 
 
@@ -130,8 +132,9 @@ class Plan(ABC):
     # On disk
 
     def hash(self) -> str:
-        """A hash of all that was learned."""
-        digest = hashlib.blake2b(json.dumps([type(self).__name__, self.state], sort_keys=True).encode(), digest_size=8)
+        """A hash of the settings and of all that was learned."""
+        said = json.dumps([type(self).__name__, asdict(self), self.state], sort_keys=True)
+        digest = hashlib.blake2b(said.encode(), digest_size=8)
         for name, array in sorted(self.arrays.items()):
             digest.update(f"{name}{array.dtype}{array.shape}".encode() + array.tobytes())
         return digest.hexdigest()
@@ -158,7 +161,7 @@ class Plan(ABC):
 
             self.arrays = load_file(folder / ARRAYS)
         if self.hash() != stored["hash"]:
-            raise PlanError(f"{folder / PLAN}: its contents do not match their hash; the plan is damaged, fit it again")
+            raise PlanError(f"{folder / PLAN}: it does not match its hash, so it is damaged or has other settings; fit it again")
 
 
 @dataclass

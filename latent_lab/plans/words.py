@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
-from latent_lab.plans.base import ASSIGNMENT, Label, Plan, PlanError
+from latent_lab.plans.base import ASSIGNMENT, RESERVED, Label, Plan, PlanError
 from latent_lab.problems import Problem
 
 WORD = re.compile(r"[^\W\d_]+|[-+*/=]")
@@ -32,7 +32,8 @@ class TfIdf(Plan):
         """See :class:`Plan`: the words, and how rare they are (as scikit-learn counts it: smoothed, plus 1)."""
         steps = [step for p in problems for step in p.steps]
         having = Counter(word for step in steps for word in set(words(step)))
-        kept = {word: n for word, n in sorted(having.items()) if self.least * len(steps) <= n <= self.most * len(steps)}
+        low, high = self.least * len(steps), self.most * len(steps)
+        kept = {word: n for word, n in sorted(having.items()) if low <= n <= high and word not in RESERVED}
         if not kept:
             raise PlanError(
                 f"plan.least={self.least}: no word stands in that share of the {len(steps)} training steps and in at most "

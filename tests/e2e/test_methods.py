@@ -8,7 +8,7 @@ import pytest
 
 from latent_lab.job import job
 from latent_lab.overrides import options
-from tests.tiny import evaluate, result, rows, save_hub_model, train
+from tests.tiny import evaluate, result, rows, save_hub_model, timeless, train
 
 GRAPHS = (
     "model=symbolic", "model.layers=1", "model.width=32", "model.heads=2", "model.positions=256", "dataset=prosqa_symbolic",
@@ -88,6 +88,13 @@ def test_a_plan_answers_from_its_checkpoint_as_it_did_in_training(overrides: lis
     again = evaluate(run, "split=valid", f"out={tmp_path / 'again'}")
     assert (again["accuracy"], again["plans"]) == (result(run)["accuracy"], result(run)["plans"])
     assert rows(tmp_path / "again" / "samples.jsonl") == rows(run / "samples.jsonl")
+
+
+def test_the_same_plans_end_with_the_same_bytes(tmp_path: Path) -> None:
+    settings = ["stage=planning", "plan=random", "stage.rows_from=random", "stage.epochs=[0.34]", "seed=3"]
+    first, second = (train(tmp_path / name, *settings, base=SUMS) for name in ("a", "b"))
+    assert timeless(first) == timeless(second)
+    assert (first / "checkpoint" / "plan.json").read_bytes() == (second / "checkpoint" / "plan.json").read_bytes()
 
 
 def test_clusters_are_those_of_a_finished_run_and_are_found_once(tmp_path: Path) -> None:

@@ -123,6 +123,12 @@ def test_of_words_in_equal_number_the_rarer_tells_more() -> None:
     assert plan.labels([Problem("q", "?", ("buy red", "buy buy buy red", "sky"), "1")]) == [(("red",), ("buy",), ("assignment",))]
 
 
+def test_a_word_that_names_a_block_of_its_own_is_no_kind() -> None:
+    plan = TfIdf(least=0.0, most=1.0)
+    plan.fit([Problem("p", "?", ("answer red", "prefix filler assignment red"), "1")])
+    assert plan.own_kinds() == ("red",)
+
+
 def test_words_that_are_all_too_rare_are_an_error() -> None:
     with pytest.raises(PlanError, match=r"^plan\.least=0\.9: no word stands in that share of the 2 training steps"):
         TfIdf(least=0.9, most=0.9).fit([Problem("p", "?", ("a b", "c d"), "1")])
@@ -208,9 +214,11 @@ def test_a_plan_that_is_missing_of_another_kind_or_damaged_is_an_error(tmp_path:
     fitted("shuffled").save(tmp_path)
     with pytest.raises(PlanError, match=r"holds a plan of the kind Arithmetic; asked for is TfIdf$"):
         TfIdf().load(tmp_path)
+    with pytest.raises(PlanError, match=r"it does not match its hash"):
+        Arithmetic(control="shuffled", several="first").load(tmp_path)
     text = (tmp_path / "plan.json").read_text()
     (tmp_path / "plan.json").write_text(text.replace('"longest": ', '"longest": 1'))
-    with pytest.raises(PlanError, match=r"its contents do not match their hash; the plan is damaged, fit it again$"):
+    with pytest.raises(PlanError, match=r"it does not match its hash, so it is damaged or has other settings; fit it again$"):
         Arithmetic(control="shuffled").load(tmp_path)
 
 
