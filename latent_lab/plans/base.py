@@ -38,8 +38,8 @@ class Plan(ABC):
     """A plan type. Below, what is learned is kept in ``state`` and ``arrays``, apart from the settings."""
 
     control: str = "none"
-    """``none``; or the same number of tokens that say nothing of the step: all alike (``filler``), the kinds of a step drawn from
-    all of training (``shuffled``), kinds drawn evenly (``random``), the number of the step (``position``)."""
+    """``none``; or as many tokens that say nothing of the step's kind: all alike (``filler``), kinds drawn evenly (``random``),
+    the number of the step (``position``), or all that announces a step drawn from training (``shuffled``: as many on average)."""
     assignment: bool = True
     """Announce a step of no kind by a kind of its own; false: by nothing."""
     seed: int = 0
