@@ -1,4 +1,4 @@
-"""Parameter-efficient training: LoRA on a backbone's matrices, and the rows of the three markers. All that knows PEFT.
+"""Parameter-efficient training: LoRA on a backbone's matrices, and the rows of markers and other new tokens. All that knows PEFT.
 
 A checkpoint is the merged model, a normal Hugging Face folder; the adapter lies in it as ``adapter/``.
 """
@@ -35,6 +35,8 @@ class LoRA:
     """Dropout before them."""
     targets: Any = "all-linear"
     """Which matrices: ``attention``, ``mlp``, ``all-linear`` (both), or names of modules, as in ``[q_proj,v_proj]``."""
+    rows: bool = True
+    """Train the rows of new tokens (markers, planning tokens) beside them; false: these stay as they begin."""
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -46,6 +48,11 @@ class LoRA:
         names = self.targets.split(",") if isinstance(self.targets, str) else self.targets
         if not isinstance(names, list) or not names or not all(isinstance(name, str) and name.strip() for name in names):
             raise ValueError(f"targets={self.targets}: allowed are {', '.join(PRESETS)}, or names as in [q_proj,v_proj]")
+
+
+@dataclass
+class Rows:
+    """The rows of new tokens alone, in both tables: what such tokens can say to a model that stays as it is."""
 
 
 @dataclass
@@ -61,7 +68,7 @@ class Adapted(Backbone):
             model.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
         file = folder / ADAPTER / "adapter_config.json"  # PEFT writes sets, in the order this process happens to have
         settings = json.loads(file.read_text(encoding="utf-8"))
-        settings["target_modules"] = sorted(settings["target_modules"])
+        settings["target_modules"] = sorted(settings["target_modules"] or [])
         if Path(settings["base_model_name_or_path"] or ".").exists():  # a folder of this machine means nothing elsewhere
             settings["base_model_name_or_path"] = None
         write_json(file, settings)
@@ -69,35 +76,59 @@ class Adapted(Backbone):
 
 
 def wrap(backbone: Backbone, peft: Any) -> Backbone:
-    """Give a backbone the adapters that ``peft`` asks for, and make the markers' rows, in every table, trainable beside them.
+    """Give a backbone the adapters that ``peft`` asks for, and make new tokens' rows, in every table, trainable beside them.
 
-    Anything but a :class:`LoRA` returns the backbone as it is. Raises :class:`ModelError` for targets that it does not have.
+    Anything but a :class:`LoRA` or :class:`Rows` returns the backbone as it is. Raises :class:`ModelError` for targets that it
+    does not have.
     """
-    if not isinstance(peft, LoRA):
+    if not isinstance(peft, LoRA | Rows):
         return backbone
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, TrainableTokensConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
 
     model = backbone.model
-    if getattr(model.get_output_embeddings(), "bias", None) is not None:
-        kind = type(model).__name__
-        raise ModelError(f"peft: given lora; the output table of {kind} has a bias, which PEFT would drop; allowed: none")
-    rows = sorted(astuple(backbone.tokens))
+    if getattr(model.get_output_embeddings(), "bias", None) is not None and getattr(peft, "rows", True):
+        kind, given = type(model).__name__, type(peft).__name__.lower()
+        raise ModelError(f"peft: given {given}; the output table of {kind} has a bias, which PEFT would drop; allowed: none")
+    rows = sorted({*astuple(backbone.tokens), *backbone.more})
     tables = {id(table): table for table in (model.get_input_embeddings(), model.get_output_embeddings())}
     if model.config.tie_word_embeddings:  # PEFT then trains one set of rows for both
         tables.pop(id(model.get_output_embeddings()))
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=peft.rank,
-        lora_alpha=peft.alpha,
-        lora_dropout=peft.dropout,
-        target_modules=targets(model, peft.targets),
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
-        trainable_token_indices={name: rows for name, module in model.named_modules() if id(module) in tables},
-    )
+    names = [name for name, module in model.named_modules() if id(module) in tables]
+    config: Any
+    if isinstance(peft, Rows):
+        config = TrainableTokensConfig(task_type="CAUSAL_LM", token_indices=rows, target_modules=names)
+    else:
+        config = LoraConfig(
+            task_type="CAUSAL_LM",
+            r=peft.rank,
+            lora_alpha=peft.alpha,
+            lora_dropout=peft.dropout,
+            target_modules=targets(model, peft.targets),
+            fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+            trainable_token_indices=dict.fromkeys(names, rows) if peft.rows else None,
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for a property by its old name
-        return Adapted(get_peft_model(model, config), backbone.tokenizer, backbone.tokens)
+        return Adapted(get_peft_model(model, config), backbone.tokenizer, backbone.tokens, backbone.more)
+
+
+def row_gradients(backbone: Backbone) -> dict[str, dict[int, float]]:
+    """For each table that learns rows, the length of the gradient that has reached each of them; tied tables are one."""
+    model: Any = backbone.model
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    found: dict[int, tuple[str, dict[int, float]]] = {}
+    for name, table in (("input", base.get_input_embeddings()), ("output", base.get_output_embeddings())):
+        adapter = getattr(table, "token_adapter", table)
+        if hasattr(adapter, "trainable_tokens_delta"):
+            ((key, learned),) = adapter.trainable_tokens_delta.items()
+            ids = adapter.token_indices[key]
+        else:
+            learned, ids = table.weight, range(len(table.weight))
+        if learned.requires_grad:
+            norms = learned.grad.norm(dim=1).tolist() if learned.grad is not None else [0.0] * len(learned)
+            found.setdefault(id(learned), (name, dict(zip(ids, norms, strict=True))))
+    return dict(found.values())
 
 
 def targets(model: "PreTrainedModel", asked: str | list[str]) -> str | list[str]:
@@ -165,15 +196,17 @@ def merged(model: "PreTrainedModel") -> "PreTrainedModel":
 def plain_tensor(module: Any, name: str) -> "Tensor":
     """A tensor of a module as it would be without adapters and quantisation."""
     from peft.tuners.lora import LoraLayer
+    from peft.tuners.trainable_tokens import TrainableTokensLayer
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.integrations import dequantize_module_weight
     from peft.utils.other import TrainableTokensWrapper
 
-    if name == "weight" and isinstance(module, TrainableTokensWrapper):
-        return module.token_adapter.get_merged_weights(module.active_adapters).detach()
+    if name == "weight" and isinstance(module, TrainableTokensWrapper | TrainableTokensLayer):
+        adapter = getattr(module, "token_adapter", module)
+        return adapter.get_merged_weights(adapter.active_adapters).detach()
     base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
     if name != "weight":
-        return getattr(base, name)
+        return getattr(base, name).detach()  # the very parameter would be made trainable by the plain model that takes it
     weight = dequantize_module_weight(base).detach()
     if isinstance(module, LoraLayer):
         weight = weight + sum(module.get_delta_weight(adapter).detach() for adapter in module.active_adapters)

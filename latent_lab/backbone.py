@@ -48,6 +48,8 @@ class Backbone:
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
     tokens: LatentTokens
+    more: tuple[int, ...] = ()
+    """Ids of further tokens that a stage brought along; where only a part of the model is trained, they are like the markers."""
 
     @property
     def pad(self) -> int:
@@ -272,23 +274,30 @@ def marker_ids(tokenizer: "PreTrainedTokenizerBase") -> LatentTokens:
 def add_markers(model: Any, tokenizer: Any, like: str) -> None:
     """Add the markers a tokenizer lacks and start their embeddings, input and output alike, as copies of ``like``.
 
-    Coconut's official code copies the row of ``<<``. Rows are only ever added: many checkpoints have more rows than their
-    tokenizer has tokens, and those stay.
+    Coconut's official code copies the row of ``<<``.
     """
     import torch
 
     pieces = tokenizer(like, add_special_tokens=False)["input_ids"]
-    new = [m for m in MARKERS if m not in tokenizer.get_vocab()]
-    if not new:
-        return
-    tokenizer.add_special_tokens({"additional_special_tokens": new}, replace_extra_special_tokens=False)
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    rows = tokenizer.convert_tokens_to_ids(new)
+    rows = add_rows(model, tokenizer, [m for m in MARKERS if m not in tokenizer.get_vocab()])
     tables = {id(t.weight): t for t in (model.get_input_embeddings(), model.get_output_embeddings())}  # one table when tied
     with torch.no_grad():
         for table in tables.values():
             table.weight[rows] = table.weight[pieces].mean(dim=0)
+
+
+def add_rows(model: Any, tokenizer: Any, new: list[str]) -> list[int]:
+    """Add tokens that a tokenizer lacks, and rows where the tables have none left for them; returns their ids.
+
+    Rows are only ever added: many checkpoints have more rows than their tokenizer has tokens, and those stay.
+    """
+    if not new:
+        return []
+    tokenizer.add_special_tokens({"additional_special_tokens": new}, replace_extra_special_tokens=False)
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    ids: list[int] = tokenizer.convert_tokens_to_ids(new)
+    return ids
 
 
 def digit_tokenizer(problems: Iterable[Problem], vocabulary: int, pieces: str = PIECES["digits"]) -> "PreTrainedTokenizerBase":

@@ -36,6 +36,8 @@ class Batch:
     """``[batch]``: rows in which what follows the slots may see them only; None where no row is so."""
     anchors: Tensor | None = None
     """``[batch]``: column of the token before the answer proper; None where no method asks for it."""
+    roles: Tensor | None = None
+    """``[batch, tokens]``: what each token is for (:class:`latent_lab.sequences.Role`); None where nobody asks."""
     teacher: "Batch | None" = None
     """The same problems with their chains written out, to be learned from."""
 
@@ -59,7 +61,7 @@ class Batch:
         return int((self.slot_targets != IGNORE).sum())
 
 
-def collate(sequences: Seq[Sequence], pad: int, *, with_anchors: bool = False) -> Batch:
+def collate(sequences: Seq[Sequence], pad: int, *, with_anchors: bool = False, with_roles: bool = False) -> Batch:
     """Pad sequences to one width."""
     width = max(len(s.ids) for s in sequences)
     slots = [(row, column, text) for row, s in enumerate(sequences) for column, text in enumerate(s.slot_texts) if text]
@@ -76,6 +78,7 @@ def collate(sequences: Seq[Sequence], pad: int, *, with_anchors: bool = False) -
         ),
         is_closed=torch.tensor([s.is_closed for s in sequences]) if any(s.is_closed for s in sequences) else None,
         anchors=torch.tensor([s.anchor for s in sequences]) if with_anchors else None,
+        roles=torch.tensor([[*s.roles, *[0] * (width - len(s.ids))] for s in sequences]) if with_roles else None,
     )
 
 

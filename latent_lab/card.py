@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from latent_lab.config import NOT_RESULT
+from latent_lab.run import NOTHING
 
 ON_THE_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -74,7 +75,7 @@ def model_card(name: str, plain: Mapping[str, Any], num_slots: int | None, resul
         "base model": f"{model['path']}" if model.get("path") else "none: trained from random weights",
         "dataset": title(dataset),
         "method": title(stage),
-        "adapters": title(plain["peft"]) if "rank" in (plain.get("peft") or {}) else "none: every weight was trained",
+        "adapters": title(plain["peft"]) if (plain.get("peft") or NOTHING) != NOTHING else "none: every weight was trained",
         "seed": plain["seed"],
         **scores(result or {}),
     }

@@ -19,7 +19,7 @@ from latent_lab.problems import SPLITS
 from latent_lab.provenance import redact
 from latent_lab.run import CONFIG, DEVICES, PRECISIONS, RESULT
 
-GROUPS = ("model", "peft", "stage", "dataset", "oracle", "judge", "task", "tracker", "experiment", "debug")
+GROUPS = ("model", "peft", "stage", "plan", "dataset", "oracle", "judge", "task", "tracker", "experiment", "debug")
 """What is chosen as GROUP=OPTION, in the order in which a run's name lists it."""
 
 NOT_RESULT = frozenset(
@@ -99,7 +99,7 @@ class Optim:
 
 @dataclass
 class TrainConfig:
-    """Everything ``python -m latent_lab.train`` can be told; the first seven fields are config groups."""
+    """Everything ``python -m latent_lab.train`` can be told; the first eight fields are config groups."""
 
     model: Any = MISSING
     """The backbone."""
@@ -107,6 +107,8 @@ class TrainConfig:
     """What of it is trained: everything, or adapters."""
     stage: Any = MISSING
     """How problems become sequences, and for how long each stage trains."""
+    plan: Any = None
+    """What the tokens before each step say of it, with ``stage=planning``."""
     dataset: Any = MISSING
     """The problems."""
     oracle: Any = None
@@ -154,6 +156,10 @@ class TrainConfig:
     """CPU threads; null leaves the choice to torch."""
     outputs: str = "outputs"
     """Folder that holds all runs."""
+
+    def __post_init__(self) -> None:
+        if getattr(self.stage, "takes_plan", False):  # a stage lays problems out, and what it writes depends on the plan
+            self.stage.plan = None if isinstance(self.plan, Nothing | None) else self.plan
 
 
 @dataclass
@@ -290,11 +296,15 @@ def check_training(config: TrainConfig) -> None:
         raise ConfigError(
             "stage.run", None, "allowed: a finished run's folder, or its name below outputs, whose thoughts to read"
         )
+    if not isinstance(config.plan, Nothing | None) and not getattr(config.stage, "takes_plan", False):
+        raise ConfigError("plan", type(config.plan).__name__, "this stage writes no plan; allowed: none, or stage=planning")
     if not isinstance(config.judge, Nothing | None):
         raise ConfigError("judge", type(config.judge).__name__, "training judges no answers; allowed: none")
     quantize, state = getattr(config.model, "quantize", "none"), getattr(config.model, "state", None)
     if quantize != "none" and isinstance(config.peft, Nothing | None):
-        raise ConfigError("model.quantize", quantize, "quantised matrices cannot be trained; allowed: with peft=lora, else none")
+        raise ConfigError(
+            "model.quantize", quantize, "quantised matrices cannot be trained; allowed: with peft=lora or rows, else none"
+        )
     if state is not None and not Path(state).expanduser().is_file():
         raise ConfigError("model.state", state, "there is no such file; allowed: a state dict to read, or null")
     if name is not None and (name.startswith("/") or ".." in Path(name).parts or not name.strip()):

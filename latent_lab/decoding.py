@@ -10,8 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+ROW_BY_ROW = {"do_sample", "position_ids", "inputs_embeds", "logits_processor"}
+"""Options of ``generate`` under which what a row writes depends on neither the other rows nor on where decoding began."""
 SPAN = 8
 """Tokens between two looks at which rows have ended: a look costs about a tenth of a token's work."""
+
+
+def may_be_cut(options: dict[str, Any]) -> bool:
+    """Whether decoding under these options of ``generate`` may stop and go on with fewer rows."""
+    processors = options.get("logits_processor") or ()
+    return options.keys() <= ROW_BY_ROW and not options["do_sample"] and all(hasattr(each, "keep") for each in processors)
 
 
 def in_spans(
@@ -32,7 +40,8 @@ def in_spans(
 
     ``cache`` holds all columns but the last, as ``generate`` wants it (None: there is one column alone). ``position_ids [B, C]``
     where they are not to be counted from ``mask``, ``inputs_embeds [B, C, D]`` where the last column is no token's embedding.
-    Equal to one call of ``generate``.
+    Every processor in ``logits_processor`` must have ``keep(rows)``, which tells it which rows are left. Equal to one call of
+    ``generate``.
     """
     ends = torch.tensor([eos_token_id] if isinstance(eos_token_id, int) else eos_token_id, device=ids.device)
     out = ids.new_full((len(ids), max_new_tokens), pad_token_id)
@@ -60,6 +69,8 @@ def in_spans(
         cache, first = written.past_key_values, {}
         if len(going) < len(rows):
             cache.batch_select_indices(going)
+            for processor in options.get("logits_processor", ()):
+                processor.keep(going.tolist())
         rows, ids = rows[going], written.sequences[going]
         mask = torch.cat([mask[going], mask.new_ones(len(going), new.shape[1])], dim=1)
         if position_ids is not None:

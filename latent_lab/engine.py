@@ -38,7 +38,7 @@ class Learner(Protocol):
 
     weights: dict[str, float]
 
-    def counts(self, batch: Any) -> dict[str, int]:
+    def counts(self, batch: Any) -> dict[str, float]:
         """Tokens each loss sum is over."""
         ...
 

@@ -19,7 +19,19 @@ LONGEST_SLUG = 120
 """Characters; many file systems end at 255, and suffixes must still fit."""
 
 PATHS = (
-    *("run", "init_from", "out", "outputs", "name", "model.path", "model.state", "dataset.path", "task.runs", "task.path"),
+    *(
+        "run",
+        "init_from",
+        "out",
+        "outputs",
+        "name",
+        "model.path",
+        "model.state",
+        "plan.model",
+        "dataset.path",
+        "task.runs",
+        "task.path",
+    ),
     *("judge.path", "judge.model", "judge.base_url", "judge.prompt"),
 )
 """Keys whose value is a path or a run's name, quoted for Hydra whatever characters it holds."""

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from latent_lab.decoding import in_spans
+from latent_lab.decoding import in_spans, may_be_cut
 from latent_lab.edits import CacheEdit, Edits, ResidualEdit, Slots, ThoughtEdit, edited_blocks
 from latent_lab.feedback import Feedback, UnsupportedModel, blocks_of, final_norm, scaled
 from latent_lab.loop import Loop
@@ -37,8 +37,6 @@ from latent_lab.sequences import LatentTokens
 
 __all__ = ["LatentReasoner", "LatentTokens", "ReasonerOutput", "ThoughtEdit", "UnsupportedModel", "final_norm"]
 
-ROW_BY_ROW = {"do_sample", "position_ids", "inputs_embeds", "logits_processor"}
-"""Options of ``generate`` under which what a row writes depends on neither the other rows nor on where decoding began."""
 SCALED_HEADS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
 
@@ -188,7 +186,7 @@ class LatentReasoner(nn.Module):
             "eos_token_id": eos_token_id,
             "pad_token_id": pad_token_id,
         }
-        if copies == 1 and None not in lengths.values() and options.keys() <= ROW_BY_ROW and not options["do_sample"]:
+        if copies == 1 and None not in lengths.values() and may_be_cut(options):
             return in_spans(generate, ids, mask, cache, **lengths, **options)
         rollout.cache.batch_repeat_interleave(copies)  # generate repeats its tensors, but not the cache
         new = generate(input_ids=ids, attention_mask=mask, past_key_values=cache, **lengths, **options)

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 CONFIG, PROVENANCE, RESULT = "config.yaml", "provenance.json", "result.json"
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 LOCK = ".lock"
+NOTHING = {"_target_": "latent_lab.config.Nothing"}
+"""The option ``none`` of a group, as a stored config has it."""
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -243,7 +245,10 @@ def _empty(folder: Path) -> None:
 
 
 def _compare(folder: Path, given: dict[str, Any], ignore: frozenset[str]) -> None:
-    left, right = flatten(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))), flatten(given)
+    stored = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    # A group younger than the run, of which nothing is chosen, changes nothing.
+    given = {key: value for key, value in given.items() if key in stored or value != NOTHING}
+    left, right = flatten(stored), flatten(given)
     differing = [
         f"{key}: stored {_shown(left, key)}, given {_shown(right, key)}"
         for key in {**left, **right}

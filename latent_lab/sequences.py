@@ -51,6 +51,16 @@ class Encoded:
     """How many tokens of ``answer`` are no answer yet, only its mark; counted where a method asks for it."""
     targets: tuple[tuple[int, ...], ...] = ()
     """Graphs only: the nodes, one of which is to be named after i thoughts."""
+    plans: tuple[tuple[int, ...], ...] = ()
+    """Planning only: the tokens before each step and, last, those before the answer."""
+    overview: tuple[int, ...] = ()
+    """Planning only: the plan of the whole chain, where it is written before everything else."""
+
+    @property
+    def lengths(self) -> tuple[tuple[int, ...], ...]:
+        """Tokens of every piece."""
+        pieces = (self.question, self.answer, self.overview)
+        return tuple(map(len, pieces)), tuple(map(len, self.steps)), tuple(map(len, self.targets)), tuple(map(len, self.plans))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +178,18 @@ def join(
         parts += [(Role.STEP, problem.steps[i], True) for i in steps]
         parts.append((Role.ANSWER, problem.answer, True))
     return lay(problem, parts, slots, is_closed=is_closed)
+
+
+def join_planned(problem: Encoded, *, with_steps: bool = True) -> Sequence:
+    """Lay a problem out with its planning tokens: question, overview, each step after its block, answer after its own.
+
+    All but the question is to be predicted. ``with_steps=False`` leaves the steps' text out.
+    """
+    parts: list[Part] = [(Role.QUESTION, problem.question, False), (Role.PLAN, problem.overview, True)]
+    *blocks, last = problem.plans
+    for block, step in zip(blocks, problem.steps, strict=True):
+        parts += [(Role.PLAN, block, True), (Role.STEP, step if with_steps else (), True)]
+    return lay(problem, [*parts, (Role.PLAN, last, True), (Role.ANSWER, problem.answer, True)])
 
 
 Part = tuple[Role, tuple[int, ...], bool]

@@ -5,6 +5,7 @@ answering; after training the decoder serves as a reader of thoughts.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from latent_lab.batching import Batch
 from latent_lab.reasoner import LatentReasoner, ReasonerOutput
-from latent_lab.sequences import IGNORE
+from latent_lab.sequences import IGNORE, Role
 
 
 class StepDecoder(nn.Module, ABC):
@@ -119,7 +120,12 @@ class SupervisedReasoner(nn.Module):
     """What the engine trains: a reasoner, with a step decoder or a teacher if there is one, behind one ``forward``."""
 
     def __init__(
-        self, reasoner: LatentReasoner, decoder: StepDecoder | None, weight: float, distillation: Distillation | None = None
+        self,
+        reasoner: LatentReasoner,
+        decoder: StepDecoder | None,
+        weight: float,
+        distillation: Distillation | None = None,
+        role_weights: Mapping[Role, float] | None = None,
     ) -> None:
         super().__init__()
         self.reasoner = reasoner
@@ -127,6 +133,8 @@ class SupervisedReasoner(nn.Module):
         self.weights = {"loss": 1.0} | ({"steps_loss": weight} if decoder else {})
         if distillation:
             self.weights |= {"teacher_loss": distillation.teacher, "match_loss": distillation.match}
+        of = [(role_weights or {}).get(role, 1.0) for role in Role]
+        self.role_weights = torch.tensor(of) if role_weights else None  # no buffer: settings are no part of what is learned
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Loss sums by name: ``loss`` over the labelled tokens, ``steps_loss`` over the tokens of the slots' texts.
@@ -135,6 +143,9 @@ class SupervisedReasoner(nn.Module):
         """
         out = self._run(batch)
         sums: dict[str, Tensor] = {"loss": present(out.loss_sum)}
+        if self.role_weights is not None:
+            each = nn.functional.cross_entropy(present(out.logits), present(out.targets), reduction="none")
+            sums["loss"] = (each * self._weights(batch).to(each.device)).sum()
         if self.decoder is not None:
             thoughts = out.thoughts[batch.slot_rows, batch.slot_columns]
             sums["steps_loss"] = self.decoder.loss_sum(thoughts, batch.slot_targets)
@@ -144,10 +155,15 @@ class SupervisedReasoner(nn.Module):
             sums |= {"teacher_loss": present(taught.loss_sum), "match_loss": apart}
         return sums
 
-    def counts(self, batch: Batch) -> dict[str, int]:
-        """How many tokens (problems, for ``match_loss``) each of the sums is over."""
-        counts = {"loss": batch.num_labels, "steps_loss": batch.num_slot_labels}
+    def counts(self, batch: Batch) -> dict[str, float]:
+        """How many tokens (problems, for ``match_loss``) each of the sums is over; a token counts by the weight of its role."""
+        labelled = batch.num_labels if self.role_weights is None else float(self._weights(batch).sum())
+        counts: dict[str, float] = {"loss": labelled, "steps_loss": batch.num_slot_labels}
         return counts | ({"teacher_loss": batch.teacher.num_labels, "match_loss": len(batch.ids)} if batch.teacher else {})
+
+    def _weights(self, batch: Batch) -> Tensor:
+        """``[labelled tokens]``: the weight of each by its role."""
+        return present(self.role_weights)[present(batch.roles)[batch.labels != IGNORE].cpu()]
 
     def _run(self, batch: Batch) -> ReasonerOutput:
         return self.reasoner(

@@ -15,10 +15,15 @@ from transformers import AutoModelForCausalLM, PhiConfig, PhiForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from latent_lab import LatentReasoner, LatentTokens
-from latent_lab.adapters import LoRA, targets, wrap
+from latent_lab.adapters import LoRA, Rows, merged, targets, wrap
 from latent_lab.backbone import Backbone, ModelError, Pretrained
+from latent_lab.batching import collate
 from latent_lab.config import ConfigError, Nothing
 from latent_lab.job import job
+from latent_lab.plans.arithmetic import Arithmetic
+from latent_lab.problems import Problem
+from latent_lab.stages.planning import Planning
+from tests.tiny import save_hub_model
 
 
 def adapted(folder: Path, family: str = "gpt2", *, extra_rows: int = 0, **lora: Any) -> Backbone:
@@ -104,6 +109,8 @@ def test_an_output_table_with_a_bias_is_refused(tmp_path: Path) -> None:
     PhiForCausalLM(PhiConfig(vocab_size=vocabulary, **sizes)).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=r"^peft: given lora; the output table of PhiForCausalLM has a bias"):
         wrap(Pretrained(str(tmp_path)).load(), LoRA())
+    with pytest.raises(ModelError, match=r"^peft: given rows; the output table of PhiForCausalLM has a bias"):
+        wrap(Pretrained(str(tmp_path)).load(), Rows())
 
 
 @pytest.mark.parametrize("nothing", [None, Nothing()])
@@ -175,6 +182,98 @@ def test_adapters_of_a_bfloat16_model_are_trained_in_float32(tmp_path: Path) -> 
     assert {t.dtype for t in load_file(tmp_path / "checkpoint" / "model.safetensors").values()} == {torch.bfloat16}
 
 
+# New tokens: planning tokens are trained like the markers
+
+PROBLEMS = [Problem("p", "Tom has?", ("<<3+4=7>>", "<<7-2=5>>"), "5"), Problem("q", "Tom has?", ("<<1*1=1>>",), "1")]
+
+
+def planning(folder: Path, family: str, peft: Any, extra_rows: int = 0) -> tuple[Backbone, Any, list[int]]:
+    """A backbone with planning tokens and the adapters asked for, a batch in which all of them occur, and their ids."""
+    save_hub_model(folder, "llama" if family == "llama" else "gpt2", extra_rows=extra_rows)
+    torch.manual_seed(1)
+    stage = Planning(num_prefix=1, num_special=1, rows_from="mean_noise")
+    stage.plan = Arithmetic()  # type: ignore[misc]
+    backbone = Pretrained(str(folder)).load()
+    stage.prepare(backbone, PROBLEMS, folder)
+    backbone = wrap(backbone, peft)
+    encoded = stage.encode(PROBLEMS, backbone.tokenizer)
+    batch = collate([stage.sequence(p, backbone.tokens, 0) for p in encoded], backbone.pad)
+    return backbone, batch, list(backbone.more)
+
+
+def learn(backbone: Backbone, batch: Any, steps: int = 3) -> None:
+    reasoner = LatentReasoner(backbone.model, backbone.tokens).train()
+    trained = [p for p in reasoner.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-2, weight_decay=0.0)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        reasoner(batch.input_ids, batch.attention_mask, batch.labels).loss.backward()
+        optimizer.step()
+
+
+MODES = {"lora": LoRA(rank=2), "lora alone": LoRA(rank=2, rows=False), "rows": Rows()}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("family", "extra_rows"), [("gpt2", 0), ("llama", 0), ("gpt2", 40), ("llama", 40)])
+def test_only_new_rows_and_chosen_matrices_change_bit_for_bit(mode: str, family: str, extra_rows: int, tmp_path: Path) -> None:
+    backbone, batch, new = planning(tmp_path / "hub", family, MODES[mode], extra_rows)
+    before = {name: t.clone() for name, t in merged(backbone.model.get_base_model()).state_dict().items()}
+    learn(backbone, batch)
+    backbone.save(tmp_path / "checkpoint")
+    after = AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint", dtype=torch.float32).state_dict()
+    assert after.keys() == before.keys()
+    markers = set(astuple(backbone.tokens))
+    used = set(batch.input_ids.flatten().tolist()) & set(new)
+    assert len(used) == 5  # prefix, answer, + - *; the tokens of / and of assignments stand nowhere
+    for name, tensor in after.items():
+        changed = tensor != before[name]
+        if name.endswith(("wte.weight", "embed_tokens.weight", "lm_head.weight")):
+            rows = set(changed.any(dim=1).nonzero()[:, 0].tolist())
+            is_output = family == "gpt2" or name.startswith("lm_head")
+            want = set(new) | markers if is_output else used  # as an output every row is held against the right one
+            assert rows == (set() if mode == "lora alone" else want), name
+        else:
+            is_matrix = mode != "rows" and changed.ndim == 2 and "wpe" not in name
+            assert bool(changed.any()) is is_matrix, name
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing")
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_the_adapter_is_small_and_gives_the_same_logits_on_a_model_with_as_many_rows(
+    mode: str, family: str, tmp_path: Path
+) -> None:
+    backbone, batch, new = planning(tmp_path / "hub", family, MODES[mode])
+    learn(backbone, batch)
+    backbone.save(tmp_path / "checkpoint")
+    stored = load_file(tmp_path / "checkpoint" / "adapter" / "adapter_model.safetensors")
+    rows = {name: t for name, t in stored.items() if "trainable_tokens" in name}
+    assert {len(t) for t in rows.values()} == (set() if mode == "lora alone" else {len(new) + 3})
+    assert all("lora" in name for name in stored.keys() - rows.keys())
+    assert not stored.keys() - rows.keys() or mode != "rows"
+    table = backbone.model.get_base_model().get_input_embeddings().weight
+    assert sum(t.numel() for t in rows.values()) <= 2 * (len(new) + 3) * table.shape[1]
+    assert max(t.numel() for t in stored.values()) < table.numel() / 10
+    kept = Pretrained(str(tmp_path / "checkpoint")).load()
+    torch.manual_seed(1)
+    fresh, _, _ = planning(tmp_path / "fresh", family, None)
+    again = peft.PeftModel.from_pretrained(fresh.model, str(tmp_path / "checkpoint" / "adapter"))
+    with torch.no_grad():
+        of = [
+            m.eval()(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits[batch.attention_mask.bool()]
+            for m in (backbone.model, kept.model, again)
+        ]
+    torch.testing.assert_close(of[1], of[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(of[2], of[0], rtol=1e-5, atol=1e-5)
+
+
+def test_rows_of_a_bfloat16_model_are_trained_in_float32(tmp_path: Path) -> None:
+    backbone = wrap(Pretrained(str(save_family(tmp_path, "llama")), dtype="bfloat16").load(), Rows())
+    types = [(p.dtype, tuple(p.shape)) for p in backbone.model.parameters() if p.requires_grad]
+    assert types == [(torch.float32, (3, 32))] * 2
+
+
 # Checkpoints
 
 
@@ -183,8 +282,10 @@ def test_saving_merges_a_copy_and_leaves_the_training_model_bit_for_bit_as_it_wa
     backbone = adapted(tmp_path / "hub", family)
     train(backbone)
     before = {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
+    learned = [name for name, p in backbone.model.named_parameters() if p.requires_grad]
     expected = logits(backbone.model, backbone)
     backbone.save(tmp_path / "checkpoint")
+    assert [name for name, p in backbone.model.named_parameters() if p.requires_grad] == learned  # gradients of others would clip
     after = backbone.model.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], before[name]) for name in before)
@@ -300,7 +401,7 @@ def test_adapters_are_chosen_as_a_group_and_named_in_the_runs_name() -> None:
     chosen = job("train", ["peft=lora", "peft.targets=[q_proj,v_proj]", "peft.rank=8", "stage=2", "model=llama"])
     assert chosen.config.peft == LoRA(rank=8, targets=["q_proj", "v_proj"])
     assert chosen.slug == "model=llama,peft=lora,stage=2,peft.rank=8,peft.targets=q_proj+v_proj"
-    with pytest.raises(ConfigError, match=r"^peft: given prefix; allowed: lora, none"):
+    with pytest.raises(ConfigError, match=r"^peft: given prefix; allowed: lora, none, rows"):
         job("train", ["peft=prefix"])
 
 
@@ -308,6 +409,6 @@ def test_quantised_models_are_trained_through_adapters_alone() -> None:
     with pytest.raises(ConfigError) as error:
         job("train", ["model=llama", "model.quantize=4bit"])
     assert str(error.value) == (
-        "model.quantize: given 4bit; quantised matrices cannot be trained; allowed: with peft=lora, else none"
+        "model.quantize: given 4bit; quantised matrices cannot be trained; allowed: with peft=lora or rows, else none"
     )
     assert job("train", ["model=llama", "model.quantize=4bit", "peft=lora"]).config.model.quantize == "4bit"

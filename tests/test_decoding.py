@@ -19,7 +19,8 @@ class Counted:
 
     def __call__(self, **options: Any) -> Any:
         out = self.generate(**options)
-        self.calls.append((len(options["input_ids"]), out.sequences.shape[1] - options["input_ids"].shape[1]))
+        sequences = getattr(out, "sequences", out)
+        self.calls.append((len(options["input_ids"]), sequences.shape[1] - options["input_ids"].shape[1]))
         return out
 
 
@@ -63,6 +64,39 @@ def test_thoughts_stay_what_they_were_when_rows_leave() -> None:
             length = whole.index(eos) + 1 if eos in whole else 30
             assert row[:length] == whole[:length]
             assert set(row[length:]) <= {PAD}
+
+
+class Dictated:
+    """Writes a text of its own into each row; knows rows by their number, as they are told to it."""
+
+    def __init__(self, texts: list[list[int]]) -> None:
+        self.texts, self.start = texts, None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.start = self.start or input_ids.shape[1]
+        done = input_ids.shape[1] - self.start
+        for row, text in enumerate(self.texts):
+            scores[row] = -torch.inf
+            scores[row, text[min(done, len(text) - 1)]] = 0.0
+        return scores
+
+
+class Following(Dictated):
+    def keep(self, rows: list[int]) -> None:
+        self.texts = [self.texts[row] for row in rows]
+
+
+@pytest.mark.parametrize("kind", [Dictated, Following])
+def test_what_decides_tokens_row_by_row_goes_with_its_rows_or_is_called_once(kind: type) -> None:
+    model = build()
+    ids, mask = padded(ROWS, "left")
+    texts = [[7] * (5 * row) + [23] for row in range(len(ROWS))]
+    generate = Counted(model.generate)
+    model.generate = generate
+    options = {"max_new_tokens": 40, "eos_token_id": 23, "pad_token_id": PAD, "logits_processor": [kind(texts)]}
+    new = LatentReasoner(model, TOKENS).generate(ids, mask, **options).tolist()
+    assert [row[: row.index(23) + 1] for row in new] == texts
+    assert (len(generate.calls) == 1) == (kind is Dictated)
 
 
 def test_samples_do_not_depend_on_when_rows_end() -> None:

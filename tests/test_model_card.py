@@ -66,6 +66,11 @@ def test_it_says_what_was_trained_on_what_and_what_it_scored_beside_the_floors()
     ]
 
 
+def test_it_says_where_nothing_but_rows_was_trained() -> None:
+    assert "| adapters | Rows |" in card("model=gpt2", "stage=planning", "plan=arithmetic", "peft=rows")
+    assert "| adapters | none: every weight was trained |" in card("model=gpt2", "stage=planning")
+
+
 def test_what_is_not_known_is_not_said() -> None:
     assert "accuracy" not in card("stage=3")
     unknown = {"value": None, "n": 0, "low": None, "high": None}

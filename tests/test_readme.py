@@ -31,6 +31,7 @@ def test_every_command_composes(command: str, tmp_path: Path, monkeypatch: pytes
         *(f"{name}-{seed}" for name in ("open", "sums-0.0", "sums-0.01", "sums-0.1", "sums-1.0") for seed in (1, 2, 3)),
         "stage=0",
         "stage=3",
+        "stage=planning,plan=arithmetic",
         "experiment=stories_cot,seed=1",
         "experiment=gsm_hard_small,seed=1",
         "stories_hard-cot",
@@ -48,7 +49,9 @@ def test_every_command_composes(command: str, tmp_path: Path, monkeypatch: pytes
         assert job(door, rest).door == door
 
 
-@pytest.mark.parametrize("group", ["model", "stage", "dataset", "task", "judge", "tracker", "experiment", "debug"])
+@pytest.mark.parametrize(
+    "group", ["model", "peft", "stage", "plan", "dataset", "task", "judge", "tracker", "experiment", "debug"]
+)
 def test_the_table_of_groups_names_every_option(group: str) -> None:
     (row,) = re.findall(rf"^\| `{group}` \|.*$", README, flags=re.MULTILINE)
     for option in options(group):

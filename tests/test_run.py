@@ -141,6 +141,14 @@ def test_a_run_is_complete_when_it_has_a_result_and_is_then_reused(tmp_path):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_a_group_younger_than_the_run_changes_nothing_as_long_as_nothing_is_chosen(tmp_path):
+    complete(tmp_path, {"accuracy": 1})
+    with opened(tmp_path, {**CONFIG, "plan": {"_target_": "latent_lab.config.Nothing"}}) as run:
+        assert run.result == {"accuracy": 1}
+    with pytest.raises(RunConflict), opened(tmp_path, {**CONFIG, "plan": {"_target_": "latent_lab.plans.base.General"}}):
+        pass
+
+
 def test_another_config_stops_with_the_difference_and_what_to_do(tmp_path):
     complete(tmp_path, {"accuracy": 1})
     with pytest.raises(RunConflict) as conflict, opened(tmp_path, {**CONFIG, "optim": {"lr": 0.01, "betas": [0.9]}}):

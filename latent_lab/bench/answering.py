@@ -50,6 +50,14 @@ class Countdown:
         """Nothing is written before thinking."""
         return False
 
+    def plain(self, ids: list[int]) -> list[int]:
+        """All of a reply."""
+        return ids
+
+    def columns(self, problem: Encoded, ids: list[int]) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
     def num_slots_for(self, chain: int, stage: int) -> int:
         """Always as many."""
         return SLOTS

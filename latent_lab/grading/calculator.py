@@ -5,6 +5,7 @@ text, so any tokenizer will do, and keeps nothing from one token to the next, so
 """
 
 import re
+from collections.abc import Sequence as Seq
 from functools import cached_property
 from typing import Any
 
@@ -84,6 +85,9 @@ class Calculator(LogitsProcessor):
                 scores[row] = torch.full_like(scores[row], -torch.inf)
                 scores[row, token] = 0.0
         return scores
+
+    def keep(self, rows: Seq[int]) -> None:
+        """Go on with these rows alone: nothing is remembered of a row but what stands in it."""
 
     def _due(self, text: str) -> int | None:
         asked = ASKED.search(text)

@@ -4,15 +4,16 @@ Problem -> prompt (question, markers, a fixed number of slots) -> latent loop an
 chain reaches the prompt. The controls are the same model on the same problems with its thoughts removed or replaced.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from itertools import groupby
 from typing import Any, Protocol
 
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
+from transformers import LogitsProcessor
 
 from latent_lab.backbone import MARKERS, Backbone
 from latent_lab.batching import Batch, collate
@@ -60,6 +61,14 @@ class Layout(Protocol):
         """The training layout at a stage, gold chain and all."""
         ...
 
+    def plain(self, ids: list[int]) -> list[int]:
+        """What of a reply is graded."""
+        ...
+
+    def columns(self, problem: Encoded, ids: list[int]) -> dict[str, Any]:
+        """What is noted of a reply beside its grade."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -74,6 +83,8 @@ class Reply:
     """Whether it ended by itself; False: it was cut off at ``max_new_tokens``."""
     is_too_long: bool = False
     """Whether the problem does not fit into the model's positions; it was not asked then."""
+    columns: dict[str, Any] = field(default_factory=dict)
+    """What the layout notes of it."""
 
 
 @dataclass
@@ -97,6 +108,8 @@ class Solver:
     """How answers are graded; None: as the layout says where they stand, and exactly."""
     calculator: Vocabulary | None = None
     """What writes the results of steps for the model; None: nothing does."""
+    processor: Callable[[Batch], LogitsProcessor] | None = None
+    """What else has a say in each token of a batch of prompts."""
 
     @property
     def controls(self) -> tuple[str, ...]:
@@ -157,7 +170,8 @@ class Solver:
                 advance(len(part))
         if self.world > 1:
             written = gather_object(written)
-        written += [Reply(p.id, "", 0, 0, stopped=True, is_too_long=True) for p in problems if not self.fits(p)]
+        too_long = [p for p in problems if not self.fits(p)]
+        written += [Reply(p.id, "", 0, 0, stopped=True, is_too_long=True, columns=self.layout.columns(p, [])) for p in too_long]
         by_id = {reply.id: reply for reply in written}
         if len(written) != len(problems) or len(by_id) != len(problems):
             raise RuntimeError(
@@ -227,13 +241,19 @@ class Solver:
             first = [i for i in prompt.ids[len(problem.question) :] if i not in astuple(self.backbone.tokens)]
             stopped = eos in row
             row = row[: row.index(eos)] if stopped else row
-            text = self.backbone.tokenizer.decode([*first, *row])
-            replies.append(Reply(problem.id, text, len(first) + len(row) + stopped, prompt.num_slots, stopped))
+            written = [*first, *row]
+            text = self.backbone.tokenizer.decode(self.layout.plain(written))
+            noted = self.layout.columns(problem, written)
+            replies.append(Reply(problem.id, text, len(written) + stopped, prompt.num_slots, stopped, columns=noted))
         return replies
 
     def generate(self, batch: Batch, ends: list[int], edit: ThoughtEdit | None) -> Tensor:
         """The ids a batch of prompts is continued with, greedily, until one of ``ends`` or as far as there is room."""
-        tool: dict[str, Any] = {"logits_processor": [Calculator(self.calculator)]} if self.calculator else {}
+        processors = [
+            *([Calculator(self.calculator)] if self.calculator else []),
+            *([self.processor(batch)] if self.processor else []),
+        ]
+        tool: dict[str, Any] = {"logits_processor": processors} if processors else {}
         return self.reasoner.generate(
             batch.input_ids,
             batch.attention_mask,
@@ -284,6 +304,7 @@ def grade(problem: Problem, reply: Reply, grading: Grading = DEFAULT) -> dict[st
         "thoughts": reply.num_thoughts,
         "steps": len(problem.steps),
         **{key: known[key] for key in ("digits", "carries") if key in known},
+        **reply.columns,
     }
 
 

@@ -63,6 +63,7 @@ class Session:
         gold = [self.trained.stage.sequence(p, solver.backbone.tokens, self.info.stage) for p in encoded]
         result = {
             **summary(rows),
+            **(self.trained.stage.measures(solver, problems, encoded, rows) if with_floors else {}),
             "floors": floors(solver, encoded, problems, self.info.majority) if with_floors else {},
             "teacher_forced_exact": teacher_forced(solver, gold),
             "chain_tokens": sum(len(step) for p in encoded for step in p.steps) / max(len(encoded), 1),
@@ -173,6 +174,7 @@ def trained_config(run_folder: Path) -> TrainConfig:
             f"run: {run_folder} is no finished training run (no {RESULT} or no {CHECKPOINT}/ in it): train it to its end first"
         )
     config: TrainConfig = typed(yaml.safe_load((run_folder / CONFIG).read_text(encoding="utf-8")))
+    config.stage.restore(run_folder / CHECKPOINT, run_folder.parent)
     return config
 
 

@@ -14,8 +14,12 @@ from latent_lab.schedule import Phase
 from latent_lab.sequences import Encoded, LatentTokens, Sequence, Tokenizer, encode
 
 if TYPE_CHECKING:
+    from latent_lab.backbone import Backbone
+    from latent_lab.batching import Batch
+    from latent_lab.grading.evaluate import Solver
     from latent_lab.job import Job
-    from latent_lab.supervision import Distillation
+    from latent_lab.sequences import Role
+    from latent_lab.supervision import Distillation, SupervisedReasoner
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +56,7 @@ class Stage(ABC):
     def shape(self, problem: Encoded, stage: int, draw: str | None = None) -> tuple[int, int, int]:
         """Slots, tokens before them and tokens after them: what decides how well problems fit into one batch.
 
-        Without ``draw`` it depends on the lengths of question, steps, answer and targets alone.
+        Without ``draw`` it depends on the problem's ``lengths`` alone.
         """
 
     @abstractmethod
@@ -115,6 +119,40 @@ class Stage(ABC):
     def distillation(self) -> "Distillation | None":
         """Weights of the losses against the teacher, where there is one."""
         return None
+
+    def role_weights(self) -> "dict[Role, float]":
+        """What a token weighs in the loss by its role; empty: all the same."""
+        return {}
+
+    def prepare(self, backbone: "Backbone", problems: Seq[Problem], outputs: Path) -> None:
+        """Learn from the training problems what layouts need, and give the backbone the tokens for it; by default nothing."""
+        return
+
+    def inspect(self, learner: "SupervisedReasoner", batch: "Batch", backbone: "Backbone", first: Sequence) -> None:
+        """Check a learner on a small batch (``first`` is laid out in it) before it trains; by default nothing."""
+        return
+
+    def save(self, folder: Path) -> None:
+        """Write what :meth:`prepare` learned into a checkpoint; by default nothing."""
+        return
+
+    def restore(self, folder: Path, outputs: Path) -> None:
+        """Read what :meth:`save` wrote; by default nothing."""
+        return
+
+    def plain(self, ids: list[int]) -> list[int]:
+        """What of a reply, in token ids, is graded; by default all of it."""
+        return ids
+
+    def columns(self, problem: Encoded, ids: list[int]) -> dict[str, Any]:
+        """What is noted of a reply, in token ids, beside its grade; by default nothing."""
+        return {}
+
+    def measures(
+        self, solver: "Solver", problems: Seq[Problem], encoded: Seq[Encoded], rows: Seq[dict[str, Any]]
+    ) -> dict[str, Any]:
+        """What a result says of graded ``rows`` besides accuracy; by default nothing."""
+        return {}
 
     def before(self, job: "Job") -> "Job | None":
         """The job whose weights this one starts from; None: it starts from the backbone as it is."""

@@ -60,13 +60,9 @@ class StageCourse:
     @cached_property
     def kinds(self) -> list[Encoded]:
         """The first training problem of each combination of lengths, on which alone shapes depend where nothing is drawn."""
-
-        def lengths(problem: Encoded) -> tuple[int, ...]:
-            return len(problem.question), len(problem.answer), len(problem.targets), *map(len, problem.steps)
-
-        first: dict[tuple[int, ...], Encoded] = {}
+        first: dict[Any, Encoded] = {}
         for p in self.train:
-            first.setdefault(lengths(p), p)
+            first.setdefault(p.lengths, p)
         return list(first.values())
 
     def num_batches(self, phase: Phase) -> int:
@@ -84,7 +80,7 @@ class StageCourse:
         tokens, pad = self.backbone.tokens, self.backbone.pad
         sequences = [self.stage.sequence(p, tokens, phase.stage, self._draw(epoch)) for p in problems]
         teachers = [taught for p in problems if (taught := self.stage.teacher_sequence(p))]
-        batch = collate(sequences, pad, with_anchors=bool(teachers))
+        batch = collate(sequences, pad, with_anchors=bool(teachers), with_roles=bool(self.stage.role_weights()))
         batch.teacher = collate(teachers, pad, with_anchors=True) if teachers else None
         return batch
 
@@ -98,6 +94,12 @@ class StageCourse:
     def save(self, folder: Path, phase: Phase) -> None:
         """Write the model as it is."""
         checkpoint.save(folder, self.backbone, self.info(phase.stage), self.decoder, self.reasoner.feedback)
+        self.stage.save(folder)
+
+    def inspect(self, learner: SupervisedReasoner) -> None:
+        """Let the stage check what is about to be trained, on two problems."""
+        first = self.stage.sequence(self.train[0], self.backbone.tokens, self.phases[0].stage)
+        self.stage.inspect(learner, self.collate(self.phases[0], 0, range(min(2, len(self.train)))), self.backbone, first)
 
     def info(self, stage: int) -> checkpoint.Info:
         """What a checkpoint of a stage must remember."""
@@ -179,7 +181,9 @@ def work(config: TrainConfig, at: Accelerator, run: Run, start: Path | None) -> 
     """Load, train, and grade the best weights on the validation split, beside the floors."""
     seed_everything(config.seed)
     problems, valid = load(config, "train"), load(config, "valid")
-    backbone = wrap(continued(config.model, start) if start else config.model.load(problems), config.peft)
+    backbone = continued(config.model, start) if start else config.model.load(problems)
+    config.stage.prepare(backbone, problems, Path(config.outputs))
+    backbone = wrap(backbone, config.peft)
     course = StageCourse(config, at, backbone, problems, valid)
     weight, kind = config.stage.step_supervision()
     if weight:
@@ -191,8 +195,12 @@ def work(config: TrainConfig, at: Accelerator, run: Run, start: Path | None) -> 
                 course.decoder = earlier
     if start and (start / checkpoint.FEEDBACK).exists():
         checkpoint.load_feedback(start, course.reasoner)
-    learner = SupervisedReasoner(course.reasoner, course.decoder, weight, config.stage.distillation())
-    ended = Engine(at, run, config, learner, course).fit()
+    learner = SupervisedReasoner(
+        course.reasoner, course.decoder, weight, config.stage.distillation(), config.stage.role_weights()
+    )
+    engine = Engine(at, run, config, learner, course)
+    course.inspect(learner)
+    ended = engine.fit()
 
     best, info, _ = checkpoint.load(run.folder / CHECKPOINT)
     course.backbone, course.reasoner = best, checkpoint.thinking(run.folder / CHECKPOINT, best, info).to(at.device)
@@ -202,6 +210,7 @@ def work(config: TrainConfig, at: Accelerator, run: Run, start: Path | None) -> 
     return {
         "split": "valid",
         **summary(rows),
+        **config.stage.measures(solver, valid, course.valid, rows),
         "floors": floors(solver, course.valid, valid, info.majority),
         "teacher_forced_exact": teacher_forced(solver, [config.stage.sequence(p, best.tokens, info.stage) for p in course.valid]),
         "seed": config.seed,

@@ -8,7 +8,7 @@ import pytest
 
 from latent_lab.job import job
 from latent_lab.overrides import options
-from tests.tiny import evaluate, result, rows, save_hub_model, train
+from tests.tiny import evaluate, result, rows, save_hub_model, timeless, train
 
 GRAPHS = (
     "model=symbolic", "model.layers=1", "model.width=32", "model.heads=2", "model.positions=256", "dataset=prosqa_symbolic",
@@ -58,6 +58,19 @@ VARIANTS = [
     ["peft=lora", "peft.rank=2"],
     ["model.gradient_checkpointing=true"],
 ]
+PLANS = [
+    ["plan=general"],
+    ["plan=arithmetic"],
+    ["plan=arithmetic", "stage.place=front"],
+    ["plan=arithmetic", "stage.place=plan_first", "stage.rows_from=random"],
+    ["plan=arithmetic", "stage.place=plan_only", "stage.plan_weight=0.5"],
+    ["plan=shuffled", "stage.rows_from=centroid"],
+    ["plan=position", "stage.rows_from=mean_noise"],
+    ["plan=tfidf", "plan.least=0", "stage.answer_weight=2"],
+    ["plan=arithmetic", "peft=lora", "peft.rank=2"],
+    ["plan=arithmetic", "peft=lora", "peft.rank=2", "peft.rows=false"],
+    ["plan=arithmetic", "peft=rows"],
+]
 
 
 @pytest.mark.parametrize("overrides", VARIANTS, ids=" ".join)
@@ -67,6 +80,39 @@ def test_a_variant_answers_from_its_checkpoint_as_it_did_in_training(overrides: 
     again = evaluate(run, "split=valid", f"out={tmp_path / 'again'}")
     assert (again["accuracy"], again["floors"]) == (result(run)["accuracy"], result(run)["floors"])
     assert rows(tmp_path / "again" / "samples.jsonl") == rows(run / "samples.jsonl")
+
+
+@pytest.mark.parametrize("overrides", PLANS, ids=" ".join)
+def test_a_plan_answers_from_its_checkpoint_as_it_did_in_training(overrides: list[str], tmp_path: Path) -> None:
+    run = train(tmp_path, "stage=planning", "stage.epochs=[0.67]", *overrides, base=SUMS)
+    again = evaluate(run, "split=valid", f"out={tmp_path / 'again'}")
+    assert (again["accuracy"], again["plans"]) == (result(run)["accuracy"], result(run)["plans"])
+    assert rows(tmp_path / "again" / "samples.jsonl") == rows(run / "samples.jsonl")
+
+
+def test_the_same_plans_end_with_the_same_bytes(tmp_path: Path) -> None:
+    settings = ["stage=planning", "plan=random", "stage.rows_from=random", "stage.epochs=[0.34]", "seed=3"]
+    first, second = (train(tmp_path / name, *settings, base=SUMS) for name in ("a", "b"))
+    assert timeless(first) == timeless(second)
+    assert (first / "checkpoint" / "plan.json").read_bytes() == (second / "checkpoint" / "plan.json").read_bytes()
+
+
+def test_clusters_are_those_of_a_finished_run_and_are_found_once(tmp_path: Path) -> None:
+    plain = train(tmp_path, "stage=planning", "stage.epochs=[0.34]", base=SUMS)
+    settings = ["stage=planning", "plan=kmeans", f"plan.model={plain.name}", "plan.clusters=3", "stage.epochs=[0.34]"]
+    first, second = (train(tmp_path, *settings, f"seed={seed}", base=SUMS) for seed in (1, 2))
+    assert result(first)["plans"]["hash"] == result(second)["plans"]["hash"]
+    assert len(list((tmp_path / ".plans").iterdir())) == 1
+    again = evaluate(first, "split=valid", f"out={tmp_path / 'again'}")
+    assert again["plans"] == result(first)["plans"]
+    assert evaluate(first, f"out={tmp_path / 'test'}")["plans"]["well_formed"]["n"] == 8
+
+
+def test_a_model_trained_with_tokens_that_writes_none_raises_the_alarm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = ["stage=planning", "plan=arithmetic", "stage.plan_weight=0", "stage.rows_from=mean", "stage.epochs=[3]"]
+    plans = result(train(tmp_path, *settings, base=SUMS))["plans"]
+    assert (plans["writes_any"]["value"], plans["alarm"]) == (0.0, "no planning token was written")
+    assert "alarm: this model was trained with planning tokens and wrote none in 9 replies" in caplog.messages
 
 
 def test_a_projection_goes_on_where_the_stage_before_left_it(tmp_path: Path) -> None:
@@ -125,11 +171,12 @@ def small(name: str, tmp_path: Path) -> list[str]:
         overrides += ["dataset.nodes=8", "dataset.max_hops=3", "dataset.balance=none"] if "nodes" in config["dataset"] else []
         overrides += ["dataset.hops=1"] if "hops" in config["dataset"] else []
     else:
-        record = {"question": "Tom has 3 and 4.", "steps": ["<<3+4=7>>", "<<7-2=5>>"], "answer": "5"}
+        tag = "[reason]: " if name == "memory_reason" else ""
+        record = {"question": "Tom has 3 and 4.", "steps": [f"{tag}<<3+4=7>>", f"{tag}<<7-2=5>>"], "answer": "5"}
         for split in ("train", "valid", "test"):
             lines = [json.dumps(record | {"question": f"{split} {i}: Tom has 3 and 4."}) for i in range(8)]
             (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
-        overrides += ["dataset=file", f"dataset.path={tmp_path}"]
+        overrides += ["dataset=file", f"dataset.path={tmp_path}", "dataset.steps=steps"]
     return overrides
 
 
@@ -142,7 +189,7 @@ def test_every_recipe_takes_a_few_steps(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [name for name in options("experiment") if name.endswith("_small")])
 def test_a_small_recipe_has_a_large_twin_and_the_same_method(name: str) -> None:
-    if name in ("addition_small", "gsm_hard_small"):  # a table and a study of their own
+    if name in ("addition_small", "gsm_hard_small", "planning_small"):  # tables and a study of their own
         return
     twin = name.removesuffix("_small")
     assert twin in options("experiment")

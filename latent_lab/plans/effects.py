@@ -1,0 +1,101 @@
+"""What one block of planning tokens does to the step after it, by exchanging it for another kind's, and by leaving it out."""
+
+import logging
+import random
+from collections.abc import Sequence as Seq
+from dataclasses import replace
+from typing import Any
+
+from latent_lab.grading.evaluate import Solver, in_words, rate
+from latent_lab.grading.session import session
+from latent_lab.grading.statistics import wilson
+from latent_lab.grading.task import Answers
+from latent_lab.job import Job
+from latent_lab.plans.arithmetic import operators
+from latent_lab.plans.base import ASSIGNMENT, PlanError
+from latent_lab.plans.measures import told
+from latent_lab.plans.reading import Reading
+from latent_lab.plans.task import PlansTask
+from latent_lab.problems import Problem
+from latent_lab.sequences import Encoded
+
+log = logging.getLogger(__name__)
+
+
+def plans(task: PlansTask, job: Job) -> dict[str, Any]:
+    """Do ``task=plans``."""
+    with session(job, Answers()) as at:
+        if at.run.result is None:
+            result, rows = at.score(at.problems)
+            reading = getattr(at.trained.stage, "reading", None)
+            if reading is None or not reading.blocks.is_typed or reading.blocks.place not in ("steps", "plan_first"):
+                raise PlanError(f"run: {job.config.run} announces no single steps; allowed: runs of stage=planning that do")
+            encoded = at.trained.stage.encode(at.problems, at.solver.backbone.tokenizer)
+            result["effects"] = effects(at.solver, at.problems, encoded, reading, task.step, job.config.seed)
+            at.run.samples(rows)
+            at.run.finish({"task": "plans", "run": job.config.run, "split": job.config.split, **result})
+        else:
+            log.info("%s is complete; its stored result is used (overwrite=true does it again)", at.run.folder)
+    result = at.run.result or {}
+    log.info("%s: %s", at.run.folder, in_words(result))
+    found = result["effects"]
+    log.info(
+        "step %d announced as another kind: %.1f%% of %d do that instead; left out: %.1f%% do as the gold chain",
+        found["step"], 100 * found["exchanged"]["as_announced"]["value"], found["n"], 100 * found["left_out"]["as_gold"]["value"],
+    )  # fmt: skip
+    return result
+
+
+def effects(
+    solver: Solver, problems: Seq[Problem], encoded: Seq[Encoded], reading: Reading, step: int, seed: int
+) -> dict[str, Any]:
+    """What is written at a step under the gold plan, with that step's block exchanged, and without it.
+
+    Only steps of one kind count, and not those of none. What a step does is its operators; ``as_announced`` says whether they are
+    the kind announced, which means something for plans of operators alone, ``changed`` whether they differ from the gold plan's.
+    """
+    plan, id_of = reading.blocks.plan, dict(zip(reading.blocks.tokens(), reading.ids, strict=True))
+    labels = plan.labels(problems)
+    chosen = [i for i, of in enumerate(labels) if step < len(of) and len(of[step]) == 1 and of[step] != (ASSIGNMENT,)]
+    kinds = sorted({labels[i][step][0] for i in chosen})
+    if len(kinds) < 2:
+        raise PlanError(f"task.step={step}: an exchange takes two kinds, {len(kinds)} are announced there; allowed: another")
+    asked, gold = [problems[i] for i in chosen], [encoded[i] for i in chosen]
+    true = [labels[i][step][0] for i in chosen]
+    other = [drawn([k for k in kinds if k != own], f"{seed}/{p.id}/{step}") for p, own in zip(asked, true, strict=True)]
+    blocks = [tuple(id_of[name] for name in reading.blocks.block((kind,))) for kind in other]
+    conditions = {
+        "gold": (gold, true),
+        "exchanged": ([changed(e, step, block) for e, block in zip(gold, blocks, strict=True)], other),
+        "left_out": ([changed(e, step, ()) for e in gold], true),
+    }
+    found: dict[str, Any] = {"step": step, "n": len(asked), "kinds": kinds}
+    done: dict[str, list[list[str]]] = {}
+    want = [operators(plan.text(p.steps[step])) for p in asked]
+    for name, (given, announced) in conditions.items():
+        rows = told(solver, asked, given, reading)
+        done[name] = [operators(line_of(row["output"], step)) for row in rows]
+        hits = {
+            "as_gold": [a == b for a, b in zip(done[name], want, strict=True)],
+            "as_announced": [a == [b] for a, b in zip(done[name], announced, strict=True)],
+            "changed": [a != b for a, b in zip(done[name], done["gold"], strict=True)],
+        }
+        rates = {key: wilson(sum(each), len(each)).as_dict() for key, each in hits.items()}
+        found[name] = {"accuracy": rate(rows), **rates}
+    return found
+
+
+def drawn(kinds: Seq[str], draw: str) -> str:
+    """One of the kinds; which one depends on what is drawn for alone."""
+    return random.Random(draw).choice(kinds)
+
+
+def changed(problem: Encoded, step: int, block: tuple[int, ...]) -> Encoded:
+    """A problem with another block before one of its steps."""
+    return replace(problem, plans=(*problem.plans[:step], block, *problem.plans[step + 1 :]))
+
+
+def line_of(text: str, step: int) -> str:
+    """The line of a reply (without planning tokens) that stands at a step; empty where there is none."""
+    lines = text.split("\n")
+    return lines[step] if step < len(lines) else ""

@@ -1,0 +1,101 @@
+"""What became of the plans: whether they are written, whole and right, what they cost, and what the right one is worth."""
+
+import logging
+from collections.abc import Sequence as Seq
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from latent_lab.batching import collate
+from latent_lab.grading.calculator import Vocabulary
+from latent_lab.grading.evaluate import Solver, evenly, rate
+from latent_lab.grading.statistics import cluster_bootstrap, wilson
+from latent_lab.plans.forcing import GoldPlan
+from latent_lab.plans.information import by_chance, entropy, mutual_information
+from latent_lab.plans.reading import Reading
+from latent_lab.problems import Problem
+from latent_lab.sequences import IGNORE, Encoded, Role
+
+log = logging.getLogger(__name__)
+
+
+def measures(
+    solver: Solver, problems: Seq[Problem], encoded: Seq[Encoded], rows: Seq[dict[str, Any]], reading: Reading
+) -> dict[str, Any]:
+    """Of graded rows with their plans: rates with intervals, loss by role, and accuracy with the gold plan given."""
+    n = len(rows)
+    writing = sum(row["plan_tokens"] > 0 for row in rows)
+    if not writing:
+        log.warning("alarm: this model was trained with planning tokens and wrote none in %d replies", n)
+    return {
+        "tokens": len(reading.ids),
+        "writes_any": wilson(writing, n).as_dict(),
+        "well_formed": wilson(sum(row["plan_well_formed"] for row in rows), n).as_dict(),
+        "same_as_gold": wilson(sum(row["plan"] == row["plan_gold"] for row in rows), n).as_dict(),
+        "steps_as_gold": steps_as_gold(rows),
+        "tokens_per_answer": sum(row["plan_tokens"] for row in rows) / max(n, 1),
+        "loss": losses(solver, encoded),
+        "with_gold_plan": rate(told(solver, problems, encoded, reading)),
+        **information(rows),
+        "alarm": None if writing else "no planning token was written",
+    }
+
+
+def steps_as_gold(rows: Seq[dict[str, Any]]) -> dict[str, Any] | None:
+    """Share of the gold chain's steps announced as they are, counted in place; None where plans have no kinds."""
+    hits, owners = list[float](), list[str]()
+    for row in rows:
+        given = [*row["plan"], *[None] * len(row["plan_gold"])]
+        hits += [float(a == b) for a, b in zip(given, row["plan_gold"], strict=False)]
+        owners += [row["id"]] * len(row["plan_gold"])
+    return cluster_bootstrap(hits, owners).as_dict() if hits else None
+
+
+@torch.no_grad()
+def losses(solver: Solver, encoded: Seq[Encoded]) -> dict[str, float]:
+    """Mean loss of a token by its role, given the gold tokens before it."""
+    sums, counts = dict[str, float](), dict[str, int]()
+    laid = [solver.layout.sequence(p, solver.backbone.tokens, solver.stage) for p in encoded]
+    for part in evenly([s for s in laid if len(s.ids) <= solver.room], solver.batch_size):
+        batch = collate(part, solver.backbone.pad, with_roles=True).to(solver.reasoner.device)
+        out = solver.reasoner(batch.input_ids, batch.attention_mask, batch.labels)
+        each = nn.functional.cross_entropy(out.logits, out.targets, reduction="none")
+        assert batch.roles is not None
+        roles = batch.roles[batch.labels != IGNORE]
+        for role in (Role.PLAN, Role.STEP, Role.ANSWER):
+            if (mine := roles == role).any():
+                name = role.name.lower()
+                sums[name] = sums.get(name, 0.0) + float(each[mine].sum())
+                counts[name] = counts.get(name, 0) + int(mine.sum())
+    return {name: sums[name] / counts[name] for name in sums}
+
+
+def information(rows: Seq[dict[str, Any]]) -> dict[str, Any]:
+    """How many bits the announced kinds hold beside the gold chain's, and how many they tell of what the steps then do.
+
+    Empty where plans have no kinds.
+    """
+    written = [kind for row in rows for kind in row["plan"]]
+    gold = [kind for row in rows for kind in row["plan_gold"]]
+    if not gold:
+        return {}
+    pairs = [pair for row in rows for pair in zip(row["plan"], row["plan_operators"], strict=True)]
+    most = max(map(written.count, set(written)), default=0)
+    return {
+        "kinds": {
+            "written": len(written),
+            "bits": entropy(written) if written else None,
+            "bits_of_gold": entropy(gold),
+            "most_frequent": most / len(written) if written else None,
+        },
+        "operators": {"bits": mutual_information(pairs), "by_chance": by_chance(pairs), "n": len(pairs)} if pairs else None,
+    }
+
+
+def told(solver: Solver, problems: Seq[Problem], encoded: Seq[Encoded], reading: Reading) -> list[dict[str, Any]]:
+    """Graded rows of the same model with every planning token written for it as ``encoded`` has them: an oracle."""
+    vocabulary, by_id = Vocabulary(solver.backbone.tokenizer), {p.id: p for p in encoded}
+    asked = [replace(p, question=(*p.question, *p.overview)) for p in encoded]
+    return replace(solver, processor=lambda batch: GoldPlan(batch.ids, by_id, reading.ids, vocabulary)).graded(problems, asked)

@@ -1,0 +1,183 @@
+"""``stage=planning``: before each written step, tokens that announce its kind (planning tokens, arXiv 2310.05707).
+
+What the kinds are is ``plan=``. Imports no torch.
+"""
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from latent_lab.plans.arithmetic import operators
+from latent_lab.plans.base import Plan
+from latent_lab.plans.layout import PLACES, Blocks
+from latent_lab.plans.reading import Reading
+from latent_lab.problems import Problem
+from latent_lab.schedule import Phase
+from latent_lab.sequences import Encoded, LatentTokens, Role, Sequence, Tokenizer, encode, join_planned, lay
+from latent_lab.stages.base import Stage, one_of
+
+if TYPE_CHECKING:
+    from latent_lab.backbone import Backbone
+    from latent_lab.batching import Batch
+    from latent_lab.grading.evaluate import Solver
+    from latent_lab.supervision import SupervisedReasoner
+
+ROWS = ("word", "mean", "mean_noise", "centroid", "random")
+WEIGHTS = {"plan_weight": Role.PLAN, "step_weight": Role.STEP, "answer_weight": Role.ANSWER}
+
+
+@dataclass
+class Planning(Stage):
+    """Where planning tokens stand, how many there are, and what they weigh. ``epochs`` is one number: passes in all.
+
+    Differs from paper: question, steps and answer are written as everywhere in this laboratory, tokens without blanks between
+    them, and the model writes all of them itself: nothing but the question is given to it.
+    """
+
+    num_prefix: int = 3
+    """Tokens that every block begins with, whatever its kind."""
+    num_special: int = 3
+    """Tokens of each kind. A plan without kinds spends them on the prefix, so that blocks stay as long."""
+    place: str = "steps"
+    """Blocks stand before ``steps`` (and the answer); one at the ``front`` of all, without kinds; ``plan_first``: all blocks, a
+    line each, and then again before their steps; ``plan_only``: the same without any step."""
+    answer_block: bool = True
+    """Announce the answer, too."""
+    rows_from: str = "word"
+    """New rows of the tables start as those of the ``word`` a kind is named by, as the ``mean`` of all, the same with noise
+    (``mean_noise``), the mean over the steps of that kind (``centroid``), or ``random``."""
+    plan_weight: float = 1.0
+    """Weight of planning tokens in the loss; 0: they are read but never learned to be written."""
+    step_weight: float = 1.0
+    """Weight of the steps' tokens."""
+    answer_weight: float = 1.0
+    """Weight of the answer's tokens."""
+
+    takes_plan = True
+    plan: ClassVar[Plan | None] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.epochs) != 1:
+            raise ValueError(f"epochs={self.epochs}: give one number, the passes in all")
+        for name in ("num_prefix", "num_special", *WEIGHTS):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}={getattr(self, name)}: allowed are 0 and more")
+        if not any(getattr(self, name) for name in WEIGHTS):
+            raise ValueError(f"answer_weight={self.answer_weight}: one of the three weights must be above 0")
+        one_of(self, "place", PLACES)
+        one_of(self, "rows_from", ROWS)
+        self.reading: Reading | None = None
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """The plan's blocks; None where there are none."""
+        if self.plan is None or not self.num_prefix + self.num_special:
+            return None
+        return Blocks(self.plan, self.num_prefix, self.num_special, self.place, self.answer_block)
+
+    def phases(self) -> list[Phase]:
+        """See :class:`Stage`."""
+        return [self.phase(0, self.epochs[0])]
+
+    def role_weights(self) -> dict[Role, float]:
+        """See :class:`Stage`."""
+        weights = {role: getattr(self, name) for name, role in WEIGHTS.items()}
+        return weights if set(weights.values()) != {1.0} else {}
+
+    # What is laid out
+
+    def encode(self, problems: Seq[Problem], tokenizer: Tokenizer) -> list[Encoded]:
+        """See :class:`Stage`; the tokenizer must know the planning tokens (:meth:`prepare`)."""
+        blocks, plan = self.blocks, self.plan
+        bare = [replace(p, steps=tuple(map(plan.text, p.steps))) for p in problems] if plan else problems
+        if blocks is None or plan is None:
+            return [replace(e, plans=((),) * (len(e.steps) + 1)) for e in encode(bare, tokenizer)]
+        self.reading = Reading(blocks, tokenizer)
+        id_of = dict(zip(blocks.tokens(), self.reading.ids, strict=True))
+        line = tuple(tokenizer(["\n"], add_special_tokens=False, split_special_tokens=True)["input_ids"][0])
+        planned = []
+        for e, labels in zip(encode(bare, tokenizer), plan.labels(problems), strict=True):
+            written = tuple(tuple(id_of[name] for name in block) for block in blocks.written(labels))
+            overview = tuple(i for block in blocks.overview(labels) for i in (*(id_of[name] for name in block), *line))
+            planned.append(replace(e, plans=written, overview=overview))
+        return planned
+
+    def sequence(self, problem: Encoded, tokens: LatentTokens, stage: int, draw: str | None = None) -> Sequence:
+        """See :class:`Stage`."""
+        return join_planned(problem, with_steps=self.has_text)
+
+    def shape(self, problem: Encoded, stage: int, draw: str | None = None) -> tuple[int, int, int]:
+        """See :class:`Stage`."""
+        steps = sum(map(len, problem.steps)) if self.has_text else 0
+        plans = len(problem.overview) + sum(map(len, problem.plans))
+        return 0, len(problem.question), plans + steps + len(problem.answer)
+
+    def prompt(self, problem: Encoded, tokens: LatentTokens, stage: int, num_slots: int | None = None) -> Sequence:
+        """See :class:`Stage`: the question; the model writes everything else."""
+        return lay(problem, [(Role.QUESTION, problem.question, False)])
+
+    @property
+    def has_text(self) -> bool:
+        """Whether steps are written out."""
+        return self.place != "plan_only" or self.blocks is None
+
+    # What is learned besides weights, and what is made of replies
+
+    def prepare(self, backbone: "Backbone", problems: Seq[Problem], outputs: Path) -> None:
+        """See :class:`Stage`: fit the plan on the training problems, and give its tokens rows."""
+        if self.plan is None or self.blocks is None:
+            return
+        from latent_lab.plans.rows import give_rows
+
+        self.plan.outputs = outputs
+        self.plan.fit(problems)
+        give_rows(backbone, self.blocks, self.rows_from, problems)
+
+    def inspect(self, learner: "SupervisedReasoner", batch: "Batch", backbone: "Backbone", first: Sequence) -> None:
+        """See :class:`Stage`."""
+        if self.reading:
+            from latent_lab.plans.startup import inspect
+
+            inspect(learner, batch, backbone, self.reading, first)
+
+    def save(self, folder: Path) -> None:
+        """See :class:`Stage`."""
+        if self.plan is not None:
+            self.plan.save(folder)
+
+    def restore(self, folder: Path, outputs: Path) -> None:
+        """See :class:`Stage`."""
+        if self.plan is not None:
+            self.plan.outputs = outputs
+            self.plan.load(folder)
+
+    def plain(self, ids: list[int]) -> list[int]:
+        """See :class:`Stage`: a reply without its planning tokens."""
+        return self.reading.plain(ids) if self.reading else ids
+
+    def columns(self, problem: Encoded, ids: list[int]) -> dict[str, Any]:
+        """See :class:`Stage`: the plan of a reply beside the gold chain's."""
+        if self.reading is None:
+            return {}
+        gold = join_planned(problem, with_steps=self.has_text).ids[len(problem.question) : -1]
+        written, true = self.reading.read(ids), self.reading.read(gold)
+        return {
+            "plan": list(written.kinds),
+            "plan_gold": list(true.kinds),
+            "plan_operators": [" ".join(operators(step)) for step in written.steps],
+            "plan_well_formed": written.is_well_formed,
+            "plan_tokens": written.num_tokens,
+        }
+
+    def measures(
+        self, solver: "Solver", problems: Seq[Problem], encoded: Seq[Encoded], rows: Seq[dict[str, Any]]
+    ) -> dict[str, Any]:
+        """See :class:`Stage`: what became of the plans."""
+        if self.reading is None:
+            return {}
+        from latent_lab.plans.measures import measures
+
+        assert self.plan is not None
+        return {"plans": {"hash": self.plan.hash(), **measures(solver, problems, encoded, rows, self.reading)}}

@@ -1,0 +1,136 @@
+"""What a result says of plans, held against counts by hand; the gold plan is given, and nothing besides."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from latent_lab.backbone import Scratch
+from latent_lab.grading.calculator import Vocabulary
+from latent_lab.grading.evaluate import Solver
+from latent_lab.plans.arithmetic import Arithmetic
+from latent_lab.plans.base import PlanError
+from latent_lab.plans.effects import changed, effects, line_of
+from latent_lab.plans.forcing import GoldPlan
+from latent_lab.plans.information import by_chance, entropy, mutual_information
+from latent_lab.plans.measures import information, losses, steps_as_gold, told
+from latent_lab.problems import Problem
+from latent_lab.reasoner import LatentReasoner
+from latent_lab.stages.planning import Planning
+
+PROBLEMS = [Problem("p", "How many?", ("<<1+2=3>>", "<<3*2=6>>"), "6"), Problem("q", "Who?", ("<<9-2=7>>",), "7")]
+
+
+def setting(**settings: Any) -> tuple[Planning, Solver, Any]:
+    torch.manual_seed(0)
+    backbone = Scratch(layers=1, width=32, heads=2, positions=128).load(PROBLEMS)
+    stage = Planning(num_prefix=1, num_special=1, **settings)
+    stage.plan = Arithmetic()  # type: ignore[misc]
+    stage.prepare(backbone, PROBLEMS, None)  # type: ignore[arg-type]
+    encoded = stage.encode(PROBLEMS, backbone.tokenizer)
+    reasoner = LatentReasoner(backbone.model, backbone.tokens).eval()
+    return stage, Solver(reasoner, backbone, stage, 0, 0, max_new_tokens=40), encoded
+
+
+def test_steps_are_compared_in_place() -> None:
+    rows = [
+        {"id": "a", "plan": ["+", "-"], "plan_gold": ["+", "*", "/"]},  # 1 of 3
+        {"id": "b", "plan": ["+", "+", "+"], "plan_gold": ["+"]},  # 1 of 1
+        {"id": "c", "plan": [], "plan_gold": ["*"]},  # 0 of 1
+    ]
+    found = steps_as_gold(rows)
+    assert found is not None
+    assert (found["value"], found["n"]) == (pytest.approx(2 / 5), 3)
+    assert steps_as_gold([{"id": "a", "plan": [], "plan_gold": []}]) is None
+
+
+def test_bits_of_kinds_and_of_what_they_tell_of_operators() -> None:
+    rows = [
+        {"plan": ["a", "b"], "plan_gold": ["a", "b", "c", "d"], "plan_operators": ["+", "-"]},
+        {"plan": ["a", "b"], "plan_gold": [], "plan_operators": ["+", "-"]},
+    ]
+    found = information(rows)
+    assert found["kinds"] == {"written": 4, "bits": 1.0, "bits_of_gold": 2.0, "most_frequent": 0.5}
+    assert (found["operators"]["bits"], found["operators"]["n"]) == (1.0, 4)
+    assert 0 < found["operators"]["by_chance"] < 1
+    assert information([{"plan": [], "plan_gold": [], "plan_operators": []}]) == {}
+    assert information([{"plan": [], "plan_gold": ["a"], "plan_operators": []}])["operators"] is None
+
+
+def test_information_is_that_of_the_textbook() -> None:
+    assert entropy(["a", "a", "b", "c"]) == 1.5
+    assert entropy(["a"]) == 0.0
+    independent = [(a, b) for a in "xy" for b in "+-"]
+    assert mutual_information(independent) == 0.0
+    many = [(a, b) for a in "xy" for b in "+-" for _ in range(100)]
+    assert by_chance(many) < 0.02
+    assert mutual_information([("x", "+"), ("x", "+"), ("y", "-"), ("y", "+")]) == pytest.approx(0.3112781)  # by hand
+
+
+def test_losses_are_means_over_the_tokens_of_a_role() -> None:
+    stage, solver, encoded = setting()
+    sums: dict[str, list[float]] = {"plan": [], "step": [], "answer": []}
+    for problem in encoded:
+        sequence = stage.sequence(problem, solver.backbone.tokens, 0)
+        with torch.no_grad():
+            logits = solver.backbone.model(torch.tensor([sequence.ids])).logits[0].log_softmax(-1)
+        for at in range(len(problem.question), len(sequence.ids)):
+            sums[sequence.roles[at].name.lower()].append(-float(logits[at - 1, sequence.ids[at]]))
+    assert losses(solver, encoded) == {name: pytest.approx(sum(each) / len(each), rel=1e-4) for name, each in sums.items()}
+
+
+def test_the_gold_plan_is_written_at_the_beginning_of_lines_and_nowhere_else() -> None:
+    stage, solver, encoded = setting()
+    assert stage.reading is not None
+    tokenizer, size = solver.backbone.tokenizer, len(solver.backbone.tokenizer)
+    force = GoldPlan(["q", "p"], {p.id: p for p in encoded}, stage.reading.ids, Vocabulary(tokenizer))
+    written: list[list[int]] = [[], []]
+    lines = [iter(tokenizer(text)["input_ids"]) for text in ("9\n### 7\n### 7\n", "1\n2\n### 7 8")]
+    for _ in range(14):
+        scores = force(torch.tensor([[5, *row] for row in written]), torch.zeros(2, size))
+        for row, (kept, own) in enumerate(zip(written, lines, strict=True)):
+            (allowed,) = [set(scores[row].isfinite().nonzero()[:, 0].tolist())]
+            if len(allowed) == 1:
+                kept.append(allowed.pop())
+            else:
+                assert allowed == set(range(size)) - set(stage.reading.ids)
+                kept.append(next(own, tokenizer.eos_token_id))
+    texts = [tokenizer.decode(row).split("<|endoftext|>")[0] for row in written]
+    assert texts[0].startswith("<prefix_0><-_0>9\n<prefix_0><answer_0>### 7\n###")
+    assert texts[1].startswith("<prefix_0><+_0>1\n<prefix_0><*_0>2\n<prefix_0><answer_0>###")
+
+
+@pytest.mark.parametrize("place", ["steps", "plan_first", "plan_only"])
+def test_with_the_gold_plan_every_model_writes_it(place: str) -> None:
+    stage, solver, encoded = setting(place=place)
+    assert stage.reading is not None
+    given = told(solver, PROBLEMS, encoded, stage.reading)
+    alone = solver.graded(PROBLEMS, encoded)
+    assert [row["id"] for row in given] == ["p", "q"]
+    for row in given:
+        first = 2 if place != "plan_only" else 0  # an untrained model writes no line's end: the first block is there at least
+        assert row["plan_tokens"] >= first
+        assert "_" not in row["output"]
+    assert solver.processor is None
+    assert [row["plan_gold"] for row in alone] == [["+", "*"], ["-"]]
+    assert replace(encoded[0], plans=()) != encoded[0]
+
+
+def test_a_block_is_exchanged_or_left_out_before_one_step_alone() -> None:
+    _, _, encoded = setting()
+    (first, second, last), other = encoded[0].plans, (1, 2)
+    assert changed(encoded[0], 1, other).plans == (first, other, last)
+    assert changed(encoded[0], 0, ()).plans == ((), second, last)
+    assert [line_of("a\nb", step) for step in (0, 1, 2)] == ["a", "b", ""]
+
+
+def test_an_exchange_is_held_against_the_gold_plan_on_the_same_problems() -> None:
+    stage, solver, encoded = setting()
+    assert stage.reading is not None
+    found = effects(solver, PROBLEMS, encoded, stage.reading, 0, 0)
+    assert (found["n"], found["kinds"]) == (2, ["+", "-"])
+    assert found["gold"]["changed"]["value"] == 0.0
+    assert {found[name]["as_announced"]["n"] for name in ("gold", "exchanged", "left_out")} == {2}
+    with pytest.raises(PlanError, match=r"^task\.step=1: an exchange takes two kinds, 1 are announced there; allowed: another"):
+        effects(solver, PROBLEMS, encoded, stage.reading, 1, 0)

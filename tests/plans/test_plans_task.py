@@ -1,0 +1,59 @@
+"""``task=plans`` on a model that has learned what its tokens announce, and on runs that announce nothing."""
+
+import json
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+from latent_lab.plans.base import PlanError
+from latent_lab.plans.task import PlansTask
+from tests.tiny import evaluate, rows, train
+
+SETTINGS = (
+    "stage=planning", "plan=arithmetic", "stage.num_prefix=0", "stage.num_special=1", "model.layers=1", "model.width=32",
+    "model.heads=2", "model.positions=64", "optim.lr=1e-2", "optim.name=muon", "batch_size=32", "device=cpu", "threads=1",
+)  # fmt: skip
+
+
+def guesses(folder: Path) -> list[str]:
+    """Problems whose questions tell nothing of their steps' operators: whoever knows them has them from the plan."""
+    rng = random.Random(0)
+    for split, size in (("train", 320), ("valid", 20), ("test", 60)):
+        steps = [[f"2{rng.choice('+-*')}1 so", f"4{rng.choice('+-*')}3 so"] for _ in range(size)]
+        lines = [{"question": f"Guess {i % 10}", "steps": each, "answer": "0"} for i, each in enumerate(steps)]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return ["dataset=file", f"dataset.path={folder}"]
+
+
+def test_a_model_does_what_is_announced_for_it(tmp_path: Path) -> None:
+    run = train(tmp_path, *SETTINGS, *guesses(tmp_path), "stage.epochs=[10]", "eval_every=100", base=())
+    for step in (0, 1):
+        found = evaluate(run, "task=plans", f"task.step={step}", f"out={tmp_path / str(step)}")
+        effects = found["effects"]
+        assert (effects["step"], effects["n"], effects["kinds"]) == (step, 60, ["*", "+", "-"])
+        assert effects["gold"]["as_gold"]["value"] > 0.95
+        assert effects["exchanged"]["as_announced"]["value"] > 0.95
+        assert effects["exchanged"]["changed"]["value"] > 0.95
+        assert effects["exchanged"]["as_gold"]["value"] < 0.05
+        assert effects["left_out"]["as_gold"]["value"] < 0.7  # a guess
+        assert effects["gold"]["accuracy"]["value"] == 1.0
+    assert found["plans"]["well_formed"]["value"] > 0.9
+    assert found["plans"]["steps_as_gold"]["value"] < 0.6
+    operators = found["plans"]["operators"]
+    assert operators["bits"] == pytest.approx(found["plans"]["kinds"]["bits"], abs=0.1)  # the kind tells all
+    assert len(rows(tmp_path / "1" / "samples.jsonl")) == 60
+    assert evaluate(run, "task=plans", "task.step=1", f"out={tmp_path / '1'}") == found
+
+
+@pytest.mark.parametrize("settings", [["plan=none"], ["plan=general"], ["plan=arithmetic", "stage.place=plan_only"]])
+def test_a_run_that_announces_no_single_step_is_refused(settings: list[str], tmp_path: Path) -> None:
+    run = train(tmp_path, *SETTINGS, *guesses(tmp_path), "limit=8", "stage.num_prefix=1", *settings, base=())
+    with pytest.raises(PlanError, match=r"announces no single steps; allowed: runs of stage=planning that do$"):
+        evaluate(run, "task=plans")
+
+
+def test_an_impossible_step_says_what_is_allowed() -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape('step=-1: allowed are 0 (the first step) and more')}$"):
+        PlansTask(step=-1)

@@ -1,0 +1,285 @@
+"""Planning tokens: every layout as an exact string, what is learned of it, and how replies are read."""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+
+from latent_lab.backbone import Backbone, Scratch
+from latent_lab.batching import collate
+from latent_lab.config import ConfigError
+from latent_lab.job import job
+from latent_lab.plans.arithmetic import Arithmetic
+from latent_lab.plans.base import General, Plan, PlanError
+from latent_lab.plans.words import MemoryReason
+from latent_lab.problems import Problem
+from latent_lab.reasoner import LatentReasoner
+from latent_lab.schedule import Phase
+from latent_lab.sequences import IGNORE, Role
+from latent_lab.stages.planning import Planning
+from latent_lab.supervision import SupervisedReasoner
+
+SUM = Problem("p", "How many?", ("<<1+2*3=7>>", "<<7=7>>"), "7")
+TAGGED = Problem("t", "Is it?", ("[rag]: It is.", "[reason]: So yes."), "True")
+
+
+def prepared(plan: Plan | None, problem: Problem = SUM, **settings: Any) -> tuple[Planning, Backbone]:
+    torch.manual_seed(0)
+    backbone = Scratch(layers=1, width=32, heads=2, positions=128).load([problem])
+    stage = Planning(**{"num_prefix": 1, "num_special": 1, **settings})
+    stage.plan = plan  # type: ignore[misc]
+    stage.prepare(backbone, [problem], None)  # type: ignore[arg-type]
+    return stage, backbone
+
+
+def laid_out(plan: Plan | None, problem: Problem = SUM, **settings: Any) -> str:
+    """What the model is to write, as text."""
+    stage, backbone = prepared(plan, problem, **settings)
+    (encoded,) = stage.encode([problem], backbone.tokenizer)
+    sequence = stage.sequence(encoded, backbone.tokens, 0)
+    asked = len(encoded.question)
+    assert stage.prompt(encoded, backbone.tokens, 0).ids == sequence.ids[:asked]
+    assert backbone.tokenizer.decode(sequence.ids[:asked]) == problem.question + "\n"
+    assert sequence.labels == (*[IGNORE] * asked, *sequence.ids[asked:])
+    assert stage.shape(encoded, 0) == (0, asked, len(sequence.ids) - asked)
+    text = backbone.tokenizer.decode(sequence.ids[asked:])
+    assert text.endswith("<|endoftext|>")
+    return text.removesuffix("<|endoftext|>")
+
+
+LAYOUTS: list[tuple[Plan | None, dict[str, Any], str]] = [
+    (None, {}, "<<1+2*3=7>>\n<<7=7>>\n### 7"),
+    (General(), {}, "<prefix_0><prefix_1><<1+2*3=7>>\n<prefix_0><prefix_1><<7=7>>\n<prefix_0><prefix_1>### 7"),
+    (General(), {"answer_block": False}, "<prefix_0><prefix_1><<1+2*3=7>>\n<prefix_0><prefix_1><<7=7>>\n### 7"),
+    (
+        Arithmetic(),
+        {},
+        "<prefix_0><+_0><*_0><<1+2*3=7>>\n<prefix_0><assignment_0><<7=7>>\n<prefix_0><answer_0>### 7",
+    ),
+    (
+        Arithmetic(several="first"),
+        {"num_prefix": 2, "num_special": 2},
+        "<prefix_0><prefix_1><+_0><+_1><<1+2*3=7>>\n<prefix_0><prefix_1><assignment_0><assignment_1><<7=7>>\n"
+        "<prefix_0><prefix_1><answer_0><answer_1>### 7",
+    ),
+    (Arithmetic(), {"num_prefix": 0}, "<+_0><*_0><<1+2*3=7>>\n<assignment_0><<7=7>>\n<answer_0>### 7"),
+    (Arithmetic(), {"num_special": 0}, "<prefix_0><<1+2*3=7>>\n<prefix_0><<7=7>>\n<prefix_0>### 7"),
+    (Arithmetic(), {"num_prefix": 0, "num_special": 0}, "<<1+2*3=7>>\n<<7=7>>\n### 7"),
+    (Arithmetic(assignment=False), {}, "<prefix_0><+_0><*_0><<1+2*3=7>>\n<prefix_0><<7=7>>\n<prefix_0><answer_0>### 7"),
+    (
+        Arithmetic(several="unique"),
+        {"answer_block": False},
+        "<prefix_0><+_0><*_0><<1+2*3=7>>\n<prefix_0><assignment_0><<7=7>>\n### 7",
+    ),
+    (
+        Arithmetic(several="collapsed"),
+        {},
+        "<prefix_0><+*_0><<1+2*3=7>>\n<prefix_0><assignment_0><<7=7>>\n<prefix_0><answer_0>### 7",
+    ),
+    (
+        Arithmetic(control="filler"),
+        {},
+        "<prefix_0><filler_0><filler_0><<1+2*3=7>>\n<prefix_0><filler_0><<7=7>>\n<prefix_0><filler_0>### 7",
+    ),
+    (
+        Arithmetic(control="position", several="first"),
+        {},
+        "<prefix_0><position0_0><<1+2*3=7>>\n<prefix_0><position1_0><<7=7>>\n<prefix_0><answer_0>### 7",
+    ),
+    (Arithmetic(), {"place": "front"}, "<prefix_0><prefix_1><<1+2*3=7>>\n<<7=7>>\n### 7"),
+    (General(), {"place": "front"}, "<prefix_0><prefix_1><<1+2*3=7>>\n<<7=7>>\n### 7"),
+    (
+        Arithmetic(),
+        {"place": "plan_first"},
+        "<prefix_0><+_0><*_0>\n<prefix_0><assignment_0>\n<prefix_0><answer_0>\n"
+        "<prefix_0><+_0><*_0><<1+2*3=7>>\n<prefix_0><assignment_0><<7=7>>\n<prefix_0><answer_0>### 7",
+    ),
+    (
+        Arithmetic(),
+        {"place": "plan_first", "answer_block": False},
+        "<prefix_0><+_0><*_0>\n<prefix_0><assignment_0>\n<prefix_0><+_0><*_0><<1+2*3=7>>\n<prefix_0><assignment_0><<7=7>>\n### 7",
+    ),
+    (Arithmetic(), {"place": "plan_only"}, "<prefix_0><+_0><*_0>\n<prefix_0><assignment_0>\n<prefix_0><answer_0>\n### 7"),
+    (Arithmetic(), {"place": "plan_only", "answer_block": False}, "<prefix_0><+_0><*_0>\n<prefix_0><assignment_0>\n### 7"),
+    (None, {"place": "plan_only"}, "<<1+2*3=7>>\n<<7=7>>\n### 7"),
+]
+
+
+@pytest.mark.parametrize(("plan", "settings", "text"), LAYOUTS)
+def test_what_is_written_is_the_table(plan: Plan | None, settings: dict[str, Any], text: str) -> None:
+    assert laid_out(plan, **settings) == text
+
+
+def test_tags_become_tokens_and_are_not_written_even_where_there_are_no_tokens() -> None:
+    assert laid_out(MemoryReason(), TAGGED) == (
+        "<prefix_0><memory_0>It is.\n<prefix_0><reason_0>So yes.\n<prefix_0><answer_0>### True"
+    )
+    assert laid_out(MemoryReason(), TAGGED, num_prefix=0, num_special=0) == "It is.\nSo yes.\n### True"
+
+
+def test_a_token_spelled_out_in_a_problem_stays_text() -> None:
+    problem = Problem("p", "What is <+_0>?", ("<<1+2=3>> <+_0>",), "3")
+    stage, backbone = prepared(Arithmetic(), problem)
+    (encoded,) = stage.encode([problem], backbone.tokenizer)
+    sequence = stage.sequence(encoded, backbone.tokens, 0)
+    assert sequence.ids.count(backbone.tokenizer.convert_tokens_to_ids("<+_0>")) == 1
+
+
+@pytest.mark.parametrize(
+    ("plan", "prefix", "special", "count"),
+    [
+        (Arithmetic(), 3, 3, 21),
+        (Arithmetic(operators="competition"), 3, 3, 51),
+        (MemoryReason(), 3, 4, 19),
+        (General(), 3, 3, 6),
+        (General(), 6, 0, 6),
+        (Arithmetic(control="filler"), 3, 3, 6),
+    ],
+)
+def test_there_are_as_many_new_tokens_as_published(plan: Plan, prefix: int, special: int, count: int) -> None:
+    stage, backbone = prepared(plan, num_prefix=prefix, num_special=special)
+    assert stage.blocks is not None
+    assert len(set(stage.blocks.tokens())) == len(backbone.more) == count
+
+
+def test_roles_tell_planning_tokens_from_steps_and_answer() -> None:
+    stage, backbone = prepared(Arithmetic())
+    (encoded,) = stage.encode([SUM], backbone.tokenizer)
+    sequence = stage.sequence(encoded, backbone.tokens, 0)
+    by_role = {role: [i for i, r in zip(sequence.ids, sequence.roles, strict=True) if r == role] for role in Role}
+    assert backbone.tokenizer.decode(by_role[Role.PLAN]) == "<prefix_0><+_0><*_0><prefix_0><assignment_0><prefix_0><answer_0>"
+    assert backbone.tokenizer.decode(by_role[Role.STEP]) == "<<1+2*3=7>>\n<<7=7>>\n"
+    assert backbone.tokenizer.decode(by_role[Role.ANSWER]) == "### 7<|endoftext|>"
+
+
+# What replies say
+
+REPLIES = {
+    "steps": [
+        ("<prefix_0><+_0><*_0>1\n<prefix_0><assignment_0>2\n<prefix_0><answer_0>### 7", ["+ *", "assignment"], True),
+        ("<prefix_0><answer_0>### 7", [], True),
+        ("<prefix_0><+_0>1\n### 7", ["+"], False),  # the answer has no block
+        ("<prefix_0>1\n<prefix_0><answer_0>### 7", [], False),  # a block without a kind
+        ("<+_0>1\n<prefix_0><answer_0>### 7", [], False),  # a block without its prefix
+        ("<prefix_0><+_0>1 <+_0>2\n<prefix_0><answer_0>### 7", ["+"], False),  # a token inside a step
+        ("1\n<prefix_0><answer_0>### 7", [], False),  # a step without a block
+        ("<prefix_0><answer_0>1\n<prefix_0><answer_0>### 7", [], False),  # a step announced as the answer
+        ("<prefix_0><+_0>1\n<prefix_0><answer_0>### 7\n", ["+"], False),  # more after the answer
+        ("1\n### 7", [], False),
+        ("", [], False),
+    ],
+    "front": [
+        ("<prefix_0><prefix_1>1\n2\n### 7", [], True),
+        ("<prefix_0><prefix_1>1\n<prefix_0>2\n### 7", [], False),
+        ("1\n2\n### 7", [], False),
+    ],
+    "plan_first": [
+        ("<prefix_0><+_0>\n<prefix_0><answer_0>\n<prefix_0><+_0>1\n<prefix_0><answer_0>### 7", ["+"], True),
+        ("<prefix_0><+_0>1\n<prefix_0><answer_0>### 7", ["+"], False),
+    ],
+    "plan_only": [
+        ("<prefix_0><+_0><*_0>\n<prefix_0><-_0>\n<prefix_0><answer_0>\n### 7", ["+ *", "-"], True),
+        ("<prefix_0><+_0>\n### 7", ["+"], False),
+        ("<prefix_0><+_0>1\n<prefix_0><answer_0>\n### 7", [], False),
+    ],
+}
+
+
+@pytest.mark.parametrize(("place", "text", "kinds", "is_whole"), [(p, *row) for p, rows in REPLIES.items() for row in rows])
+def test_a_reply_is_read_as_the_table_says(place: str, text: str, kinds: list[str], is_whole: bool) -> None:
+    stage, backbone = prepared(Arithmetic(), place=place)
+    (encoded,) = stage.encode([SUM], backbone.tokenizer)
+    ids = backbone.tokenizer(text, add_special_tokens=False)["input_ids"]
+    noted = stage.columns(encoded, ids)
+    assert (noted["plan"], noted["plan_well_formed"]) == (kinds, is_whole)
+    assert noted["plan_gold"] == ([] if place == "front" else ["+ *", "assignment"])
+    assert noted["plan_tokens"] == text.count("_")
+    assert "_" not in backbone.tokenizer.decode(stage.plain(ids))
+
+
+@pytest.mark.parametrize(("plan", "settings", "text"), [row for row in LAYOUTS if "_" in row[2]])
+def test_the_gold_chain_is_well_formed_and_agrees_with_itself(plan: Plan, settings: dict[str, Any], text: str) -> None:
+    stage, backbone = prepared(plan, **settings)
+    (encoded,) = stage.encode([SUM], backbone.tokenizer)
+    noted = stage.columns(encoded, backbone.tokenizer(text, add_special_tokens=False)["input_ids"])
+    assert noted["plan_well_formed"]
+    assert noted["plan"] == noted["plan_gold"]
+    is_typed = plan.is_typed and settings.get("place") != "front" and settings.get("num_special") != 0
+    assert len(noted["plan"]) == (2 if is_typed else 0)
+
+
+# What tokens weigh
+
+
+def test_weights_of_roles_give_the_weighted_mean() -> None:
+    stage, backbone = prepared(Arithmetic(), plan_weight=0.0, step_weight=0.5, answer_weight=2.0)
+    (encoded,) = stage.encode([SUM], backbone.tokenizer)
+    sequence = stage.sequence(encoded, backbone.tokens, 0)
+    batch = collate([sequence], backbone.pad, with_roles=True)
+    reasoner = LatentReasoner(backbone.model.eval(), backbone.tokens)
+    learner = SupervisedReasoner(reasoner, None, 0.0, role_weights=stage.role_weights())
+    with torch.no_grad():
+        logits = backbone.model(batch.input_ids).logits[0, :-1].log_softmax(-1)
+        sums = learner(batch)
+    weights = {Role.STEP: 0.5, Role.ANSWER: 2.0}
+    each = [
+        (weights.get(role, 0.0), -float(logits[at - 1, i]))
+        for at, (role, i) in enumerate(zip(sequence.roles, sequence.ids, strict=True))
+    ]
+    assert float(sums["loss"]) == pytest.approx(sum(w * loss for w, loss in each), rel=1e-4)
+    assert learner.counts(batch)["loss"] == sum(w for w, _ in each)
+
+
+def test_equal_weights_leave_the_loss_as_it_is_everywhere() -> None:
+    assert Planning().role_weights() == {}
+    stage, backbone = prepared(Arithmetic())
+    (encoded,) = stage.encode([SUM], backbone.tokenizer)
+    batch = collate([stage.sequence(encoded, backbone.tokens, 0)], backbone.pad, with_roles=True)
+    reasoner = LatentReasoner(backbone.model.eval(), backbone.tokens)
+    plain, weighted = (SupervisedReasoner(reasoner, None, 0.0, role_weights=weights) for weights in (None, {Role.PLAN: 1.0}))
+    with torch.no_grad():
+        assert float(plain(batch)["loss"]) == pytest.approx(float(weighted(batch)["loss"]))
+    assert plain.counts(batch)["loss"] == weighted.counts(batch)["loss"]
+
+
+# Settings
+
+
+def test_the_plan_is_a_group_beside_the_stage() -> None:
+    made = job("train", ["stage=planning", "plan=arithmetic", "plan.several=first", "stage.num_prefix=2"])
+    assert made.config.stage == Planning(num_prefix=2)
+    assert made.config.stage.plan == Arithmetic(several="first")
+    assert made.slug == "stage=planning,plan=arithmetic,plan.several=first,stage.num_prefix=2"
+    assert job("train", ["stage=planning"]).config.stage.plan is None
+    assert Planning(epochs=[2.0]).phases() == [Phase(0, 2.0)]
+    with pytest.raises(ConfigError) as error:
+        job("train", ["stage=cot", "plan=arithmetic"])
+    assert str(error.value) == "plan: given Arithmetic; this stage writes no plan; allowed: none, or stage=planning"
+    with pytest.raises(ConfigError, match=r"^plan\.model: given ''; who embeds the steps; allowed: a finished run"):
+        job("train", ["stage=planning", "plan=kmeans"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": [1.0, 2.0]}, "epochs=[1.0, 2.0]: give one number, the passes in all"),
+        ({"num_prefix": -1}, "num_prefix=-1: allowed are 0 and more"),
+        ({"plan_weight": -1.0}, "plan_weight=-1.0: allowed are 0 and more"),
+        ({"place": "end"}, "place=end: allowed are steps, front, plan_first, plan_only"),
+        ({"rows_from": "x"}, "rows_from=x: allowed are word, mean, mean_noise, centroid, random"),
+        (
+            {"plan_weight": 0.0, "step_weight": 0.0, "answer_weight": 0.0},
+            "answer_weight=0.0: one of the three weights must be above 0",
+        ),
+    ],
+)
+def test_an_impossible_setting_says_what_is_allowed(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        Planning(**options)
+
+
+def test_a_plan_that_was_not_kept_is_missed(tmp_path: Any) -> None:
+    stage, _ = prepared(Arithmetic())
+    with pytest.raises(PlanError, match=r"holds no plan\.json"):
+        stage.restore(tmp_path, tmp_path)
