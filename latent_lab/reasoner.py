@@ -273,8 +273,10 @@ class Rollout:
         ``hold_back`` leaves out the very last column, which ``generate`` runs itself, and keeps its embedding as ``held_BD``.
         With ``start`` the passes done there are left out; before pass ``stop`` the run is kept as ``paused``.
         """
+        # One look at the table for all passes: its gradient is as large as the table, and would be made anew for each.
+        embeds = self.embed(torch.cat(self.cut.ids, dim=1)).split(self.cut.widths, dim=1)
         if self.loop.rounds and self.cut.most_slots and self.loop.feeds == "thoughts":
-            return self._run_block(self.loop.rounds, hold_back)
+            return self._run_block(self.loop.rounds, embeds, hold_back)
         states: list[Tensor] = []
         first, taken_BD, current_BD = 0, None, None
         if start is not None:
@@ -287,7 +289,7 @@ class Rollout:
                 self.fed.append(torch.where(active[:, None], thought_BD, 0.0))
                 # Rows without this slot keep the thought they still wait to use.
                 current_BD = thought_BD if current_BD is None else torch.where(active[:, None], thought_BD, current_BD)
-            embeds_BWD = self.embed(self.cut.ids[j])
+            embeds_BWD = embeds[j]
             if current_BD is not None:
                 embeds_BWD = torch.where(self.cut.is_slot[j][..., None], current_BD[:, None].to(embeds_BWD.dtype), embeds_BWD)
             if j == last and hold_back:
@@ -302,14 +304,14 @@ class Rollout:
             self.paused = Paused(self.cut, self.is_closed, stop, self.cache, self.fed, taken_BD, current_BD)
         return states
 
-    def _run_block(self, rounds: int, hold_back: bool) -> list[Tensor]:
+    def _run_block(self, rounds: int, given: Sequence[Tensor], hold_back: bool) -> list[Tensor]:
         """Jacobi iterations (PCCoT): all slots at once, ``rounds`` times, each time from the states of the time before.
 
         The first thought is exact from the start and one more becomes so with every round; after as many rounds as slots all
-        equal those of the sequential loop. A slot without a thought yet holds its own embedding.
+        equal those of the sequential loop. A slot without a thought yet holds its own embedding; ``given`` are each pass's.
         """
         cut, last = self.cut, len(self.cut.ids) - 1
-        first_BWD, taken_BWD = self._forward(0, 0, self.embed(cut.ids[0]), use_cache=True)
+        first_BWD, taken_BWD = self._forward(0, 0, given[0], use_cache=True)
         start = first_BWD.shape[1]
         start_BD, mask_BW = taken_BWD[:, -1], cut.masks[1]
         rows, cols = cut.is_slot[1].nonzero(as_tuple=True)
@@ -322,8 +324,7 @@ class Rollout:
             self.fed = [torch.where(active[:, None], thought_BD, 0.0) for thought_BD, active in thoughts]
             filled = slots < known
             where = (rows[filled], cols[filled])
-            embeds_BWD = self.embed(cut.ids[1])
-            embeds_BWD = embeds_BWD.index_put(where, torch.stack(self.fed, 1)[rows[filled], slots[filled]].to(embeds_BWD.dtype))
+            embeds_BWD = given[1].index_put(where, torch.stack(self.fed, 1)[rows[filled], slots[filled]].to(given[1].dtype))
             if done + 1 == rounds:
                 break
             taken_BWD = self._forward(1, 1, embeds_BWD, use_cache=True)[1]
@@ -334,7 +335,7 @@ class Rollout:
             before_BWD = torch.where(has_before[..., None], before_BWD, start_BD[:, None])
             state_BKD = torch.zeros_like(state_BKD).index_put((rows, slots), before_BWD[rows, cols])
         spans = [(1, 1), (2, 2)] if cut.tail else [(1, last)]
-        embeds = {1: embeds_BWD} | ({2: self.embed(cut.ids[2])} if last > 1 else {})
+        embeds = {1: embeds_BWD} | ({2: given[2]} if last > 1 else {})
         states = [first_BWD]
         for a, b in spans:
             embeds_BWD = torch.cat([embeds[j] for j in range(a, b + 1)], dim=1)
