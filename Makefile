@@ -37,7 +37,7 @@ check: setup  ## Lint, types and tests: what must be green before anything lands
 	$(BIN)/mypy
 	$(TESTS)
 
-bench: .venv/core.stamp  ## Measure a training step against plain fine-tuning on this machine
+bench: .venv/core.stamp  ## Measure steps, decoding, evaluation, memory and start on this machine (ten to twenty minutes)
 	$(BIN)/python -m latent_lab.bench
 
 clean:  ## Remove caches and build leftovers; runs under outputs/ stay

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from latent_lab.bench.answering import answering_rows
-from latent_lab.bench.steps import MINI, QUESTION, SLOTS, seconds_of, step_rows
+from latent_lab.bench.steps import MINI, QUESTION, SLOTS, seconds_of, step_rows, throughput
 from latent_lab.bench.timing import Row
 from latent_lab.bench.waiting import waiting_rows
 from latent_lab.files import write_json
@@ -43,6 +43,8 @@ def main() -> None:
     for row in measured(given.pairs, is_quick=given.quick):
         log.info("%s", row.in_words())
         rows.append(row)
+    achieved = throughput(given.pairs)
+    log.info("a step of mini, 32 rows: %(step_gflops).0f GFLOP/s of %(matmul_gflops).0f that a large product reaches", achieved)
     growth = {name: list(points(name, 3)) for name in ALONG}
     given.out.mkdir(parents=True, exist_ok=True)
     draw_growth(given.out / "growth.png", growth)
@@ -52,6 +54,7 @@ def main() -> None:
         "torch": torch.__version__,
         "seconds": round(time.perf_counter() - start, 1),
         "rows": [row.as_dict() for row in rows],
+        "throughput": achieved,
         "growth": growth,
     }
     write_json(given.out / "result.json", result)

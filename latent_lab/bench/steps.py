@@ -164,3 +164,16 @@ def seconds_of(layers: int, width: int, rows: int, question: int, slots: int) ->
     for side in work:
         side()
     return lambda: (timed(work[0]), timed(work[1]))
+
+
+def throughput(n: int) -> dict[str, float]:
+    """What a step of 32 rows achieves in GFLOP/s, beside a product of two large matrices: the machine's own measure."""
+    rows, (layers, width) = 32, MINI
+    ours, _ = training_step(model(*MINI, GPT2_VOCABULARY), *batch(rows, QUESTION, SLOTS, ANSWER, GPT2_VOCABULARY))
+    matrix = torch.randn(2048, 2048)
+    ours(), matrix @ matrix
+    seconds, product = (sorted(timed(work) for _ in range(n))[n // 2] for work in (ours, lambda: matrix @ matrix))
+    tokens, labels = rows * (QUESTION + SLOTS + ANSWER + 2), rows * ANSWER
+    blocks, head = 12 * layers * width**2 * tokens, width * GPT2_VOCABULARY * labels  # attention's own products are left out
+    step, peak_rate = 6 * (blocks + head) / seconds / 1e9, 2 * 2048**3 / product / 1e9
+    return {"step_gflops": step, "matmul_gflops": peak_rate, "share_of_matmul": step / peak_rate}
