@@ -15,7 +15,7 @@ def test_a_row_holds_the_median_ratio_its_quartiles_and_whether_it_keeps_below_t
     seconds = iter([9, 9, 1, 2, 2, 2, 3, 2])  # a warm-up of both sides, then ours and theirs in turn: ratios 0.5, 1 and 1.5
     monkeypatch.setattr(timing, "timed", lambda work: next(seconds))
     row = compare("ours / theirs", lambda: None, lambda: None, bar=1.0, n=3)
-    assert row == Row("ours / theirs", 1.0, 1.0, 0.5, 1.5, 3, seconds=(2, 2))
+    assert row == Row("ours / theirs", 1.0, 1.0, 0.75, 1.25, 3, seconds=(2, 2))
     assert {"name", "ratio", "bar", "holds", "low", "high", "n"} <= row.as_dict().keys()
     assert row.holds
 

@@ -97,7 +97,7 @@ def step_rows(n: int, *, is_quick: bool) -> Iterator[Row]:
     yield growth(mini, n)
     if not is_quick:
         work = training_step(model(*SMALL, GPT2_VOCABULARY), *batch(8, QUESTION, SLOTS, ANSWER, GPT2_VOCABULARY))
-        yield compare("step / plain: GPT-2 small, batch 8, 6 thoughts", *work, bar=0.85, n=max(n // 2, 2))
+        yield compare("step / plain: GPT-2 small, batch 8, 6 thoughts", *work, bar=0.85, n=max(n // 2, 3))
     yield compare("64 new tokens, batch 32 / own generate: mini", *generation(mini, 32, 64, GPT2_VOCABULARY), bar=1.1, n=n)
     yield memory(mini)
 

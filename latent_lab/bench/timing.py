@@ -53,7 +53,7 @@ def timed(work: Work) -> float:
 
 def row_of(name: str, ratios: Sequence[float], bar: float, **others: Any) -> Row:
     """A row from ratios that were measured one after the other."""
-    low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else [ratios[0]] * 3
+    low, _, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else [ratios[0]] * 3
     return Row(name, statistics.median(ratios), bar, low, high, len(ratios), **others)
 
 
