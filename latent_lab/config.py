@@ -298,6 +298,9 @@ def check_training(config: TrainConfig) -> None:
         )
     if not isinstance(config.plan, Nothing | None) and not getattr(config.stage, "takes_plan", False):
         raise ConfigError("plan", type(config.plan).__name__, "this stage writes no plan; allowed: none, or stage=planning")
+    sees = getattr(config.stage, "text_sees", "all")
+    if sees != "all" and config.stage.blocks is None:
+        raise ConfigError("stage.text_sees", sees, "there are no planning tokens to see; allowed: all, or a plan= that has some")
     if not isinstance(config.judge, Nothing | None):
         raise ConfigError("judge", type(config.judge).__name__, "training judges no answers; allowed: none")
     quantize, state = getattr(config.model, "quantize", "none"), getattr(config.model, "state", None)

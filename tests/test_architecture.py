@@ -16,7 +16,7 @@ LAYERS = (
     ("problems", "run", "tracking", "weights"),
     ("config", "sequences", "loop", "recompute", "symbols"),
     ("overrides", "backbone", "batching", "schedule", "passes", "edits", "feedback", "decoding"),
-    ("output",),
+    ("output", "segments"),
     ("compose", "reasoner", "adapters", "card", "calls"),
     ("job", "supervision"),
     ("checkpoint",),
