@@ -327,6 +327,8 @@ def check_evaluation(config: EvalConfig) -> None:
     check_choice("split", config.split, SPLITS)
     if not isinstance(config.judge, Nothing | None) and not getattr(config.task, "takes_judge", False):
         raise ConfigError("judge", type(config.judge).__name__, "this task judges no answers; allowed: none")
+    if getattr(config.task, "needs_talk", False) and not hasattr(config.judge, "talking"):
+        raise ConfigError("judge", type(config.judge).__name__, "this task has a language model write; allowed: openai, local")
     for tool in config.tools:
         check_choice("tool", tool, ("none", *TOOLS))
     if config.tools and not getattr(config.task, "takes_tool", False):

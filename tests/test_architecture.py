@@ -209,7 +209,15 @@ def test_what_the_command_line_needs_is_imported_without_torch() -> None:
     names += ["grading.repair", "grading.published", "problems.gsm_hard", "report.regrade_task", "report.regrade"]
     names += ["grading.answers", "grading.agreement", "report.answers_task", "report.play_task"]
     names += ["deliberation.analysis", "deliberation.forms", "report.iterations_task", "report.iterations"]
-    names += ["plans.arithmetic", "plans.words", "plans.clusters", "plans.kmeans", "plans.vae"]
+    names += [
+        "plans.arithmetic",
+        "plans.words",
+        "plans.clusters",
+        "plans.kmeans",
+        "plans.vae",
+        "plans.annotate_task",
+        "plans.annotation",
+    ]
     command = "import sys, importlib\nfor name in sys.argv[1:]:\n    importlib.import_module('latent_lab.' + name)\n"
     command += "    assert not {'torch', 'transformers', 'accelerate'} & set(sys.modules), name\n"
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
