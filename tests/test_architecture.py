@@ -45,7 +45,7 @@ ROOMS: dict[tuple[str, ...], set[str]] = {
     ("jinja2",): {"report.page"},
     ("matplotlib",): {
         f"report.{name}_figure"
-        for name in ("study", "card", "table", "confusion", "matrix", "thoughts", "sweep", "iterations", "bench")
+        for name in ("study", "card", "table", "confusion", "matrix", "thoughts", "sweep", "iterations", "bench", "attention")
     },
     ("datasets",): {"problems.hub"},
     ("pyarrow",): {"problems.files"},
