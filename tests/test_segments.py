@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import tiny
 import torch
@@ -109,6 +110,15 @@ def test_cached_decoding_writes_what_runs_from_scratch_write(family: str, segmen
     assert plain != want  # and the model is left as it was
     with pytest.raises(ValueError, match=r"^num_beams: attention by segment does not follow beams"):
         reasoner.generate(ids, mask, max_new_tokens=2, num_beams=2)
+
+
+def test_under_adapters_decoding_is_masked_too() -> None:
+    model, (ids, mask) = build("llama"), padded(ROWS, "left")
+    options = {"max_new_tokens": 12, "eos_token_id": 23, "pad_token_id": PAD}
+    want = LatentReasoner(model, TOKENS, Loop(segments=VARIANTS[0])).generate(ids, mask, **options)
+    adapted = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear"))
+    assert torch.equal(LatentReasoner(adapted, TOKENS, Loop(segments=VARIANTS[0])).eval().generate(ids, mask, **options), want)
+    assert not torch.equal(LatentReasoner(adapted, TOKENS).generate(ids, mask, **options), want)
 
 
 def test_models_that_cannot_are_refused() -> None:
