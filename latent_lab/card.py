@@ -20,10 +20,7 @@ model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.f
 ```
 """
 
-THINKING = """\
-The question is followed by {num_slots} latent slots between two markers. Each slot is filled with the state of the position
-before it, which plain `generate` does not do; latent_lab does:
-
+WITH_LATENT_LAB = """\
 ```python
 from pathlib import Path
 
@@ -33,7 +30,7 @@ from latent_lab import checkpoint
 backbone, info, _ = checkpoint.load(Path(folder))
 reasoner = checkpoint.thinking(Path(folder), backbone, info).eval()
 tokenizer, tokens = backbone.tokenizer, backbone.tokens
-ids = tokenizer(question + "\\n")["input_ids"] + [tokens.start, *[tokens.latent] * info.num_slots, tokens.end]
+ids = tokenizer(question + "\\n")["input_ids"]{markers}
 new = reasoner.generate(
     torch.tensor([ids]),
     max_new_tokens=info.max_new_tokens,
@@ -43,6 +40,18 @@ new = reasoner.generate(
 answer = tokenizer.decode(new[0], skip_special_tokens=True)
 ```
 """
+
+THINKING = """\
+The question is followed by {num_slots} latent slots between two markers. Each slot is filled with the state of the position
+before it, which plain `generate` does not do; latent_lab does:
+
+""" + WITH_LATENT_LAB.replace("{markers}", " + [tokens.start, *[tokens.latent] * info.num_slots, tokens.end]")
+
+SEEING_PLANS = """\
+It has no latent slots: the prompt is the question and a line break. What it writes attends to planning tokens and its own segment
+alone, which plain `generate` does not do; latent_lab does:
+
+""" + WITH_LATENT_LAB.replace("{markers}", "")
 
 WRITING = """\
 It has no latent slots: the prompt is the question and a line break.
@@ -89,11 +98,18 @@ def model_card(name: str, plain: Mapping[str, Any], num_slots: int | None, resul
         "## How to use it\n",
         "It is a normal Hugging Face folder:\n",
         WITH_TRANSFORMERS,
-        WRITING if num_slots is None else THINKING.format(num_slots=num_slots),
+        usage(num_slots, stage.get("text_sees", "all")),
         "## Settings\n",
         f"```yaml\n{written}```\n",
     ]
     return "\n".join(parts)
+
+
+def usage(num_slots: int | None, text_sees: str) -> str:
+    """How it is asked: by whatever computes what it was trained to do."""
+    if num_slots is not None:
+        return THINKING.format(num_slots=num_slots)
+    return WRITING if text_sees == "all" else SEEING_PLANS
 
 
 def scores(result: Mapping[str, Any]) -> dict[str, str]:

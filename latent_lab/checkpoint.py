@@ -76,7 +76,7 @@ def thinking(folder: Path, backbone: Backbone, info: Info) -> "LatentReasoner":
     from latent_lab.loop import Loop
     from latent_lab.reasoner import LatentReasoner
 
-    reasoner = LatentReasoner(backbone.model, backbone.tokens, Loop(**info.loop))
+    reasoner = LatentReasoner(backbone.model, backbone.tokens, Loop.stored(info.loop))
     if reasoner.loop.projection != "none":
         load_feedback(folder, reasoner)
     return reasoner

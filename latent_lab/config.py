@@ -298,6 +298,9 @@ def check_training(config: TrainConfig) -> None:
         )
     if not isinstance(config.plan, Nothing | None) and not getattr(config.stage, "takes_plan", False):
         raise ConfigError("plan", type(config.plan).__name__, "this stage writes no plan; allowed: none, or stage=planning")
+    sees = getattr(config.stage, "text_sees", "all")
+    if sees != "all" and config.stage.blocks is None:
+        raise ConfigError("stage.text_sees", sees, "there are no planning tokens to see; allowed: all, or a plan= that has some")
     if not isinstance(config.judge, Nothing | None):
         raise ConfigError("judge", type(config.judge).__name__, "training judges no answers; allowed: none")
     quantize, state = getattr(config.model, "quantize", "none"), getattr(config.model, "state", None)
@@ -324,6 +327,8 @@ def check_evaluation(config: EvalConfig) -> None:
     check_choice("split", config.split, SPLITS)
     if not isinstance(config.judge, Nothing | None) and not getattr(config.task, "takes_judge", False):
         raise ConfigError("judge", type(config.judge).__name__, "this task judges no answers; allowed: none")
+    if getattr(config.task, "needs_talk", False) and not hasattr(config.judge, "talking"):
+        raise ConfigError("judge", type(config.judge).__name__, "this task has a language model write; allowed: openai, local")
     for tool in config.tools:
         check_choice("tool", tool, ("none", *TOOLS))
     if config.tools and not getattr(config.task, "takes_tool", False):

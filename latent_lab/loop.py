@@ -1,10 +1,23 @@
 """How a latent slot is filled: the options of the latent loop, shared by every stage that thinks. Imports no torch."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 FEEDBACKS = ("after_norm", "before_norm")
 PROJECTIONS = ("none", "linear", "mlp")
 SEEN = ("all", "thoughts", "vectors")
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Sparse attention: only planning tokens see everything, text sees its own block of them and itself."""
+
+    plan_ids: tuple[int, ...]
+    """The planning tokens."""
+    sees_question: bool = False
+    """Text sees what stands before the first block, too."""
+    earlier: int = 0
+    """Blocks before its own that text sees, the tokens of the blocks alone."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,14 @@ class Loop:
     alone: bool = False
     """Where what follows the last slot sees the slots only: it sees each as its thought alone makes it. Without this, a slot also
     passes on what it has picked up from the question and from the slots before it."""
+    segments: Segments | None = None
+    """What is written sees planning tokens alone; None: everything before it."""
+
+    @classmethod
+    def stored(cls, plain: dict[str, Any]) -> "Loop":
+        """A loop out of plain values, as they are read from a file."""
+        held = plain.get("segments")
+        return cls(**plain | {"segments": held and Segments(**held | {"plan_ids": tuple(held["plan_ids"])})})
 
     def __post_init__(self) -> None:
         check_loop(self)

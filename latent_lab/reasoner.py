@@ -11,6 +11,8 @@ Variants (:class:`latent_lab.loop.Loop`): pause tokens, which feed nothing back 
 all slots in parallel a few times; thoughts taken before the norm, projected, rescaled or detached; and a bottleneck, in which
 what follows the last slot sees the thoughts only.
 
+Where planning tokens are to be read alone, what each column sees is :mod:`latent_lab.segments`'.
+
 Only this file and :mod:`latent_lab.decoding` know the key/value cache. The Hugging Face model stays untouched.
 
 Shape suffixes: B batch, T input columns, W columns of one pass, C columns of all passes so far, K slots, D width,
@@ -33,6 +35,7 @@ from latent_lab.feedback import Feedback, UnsupportedModel, blocks_of, final_nor
 from latent_lab.loop import Loop
 from latent_lab.output import ReasonerOutput, anchored, states_at_slots
 from latent_lab.passes import Passes, PassShape
+from latent_lab.segments import added, check_attention, decoding
 from latent_lab.sequences import LatentTokens
 
 __all__ = ["LatentReasoner", "LatentTokens", "ReasonerOutput", "ThoughtEdit", "UnsupportedModel", "final_norm"]
@@ -57,6 +60,8 @@ class LatentReasoner(nn.Module):
             raise UnsupportedModel(
                 f"{type(self.model).__name__} rescales its logits ({', '.join(odd)}), which is not supported yet"
             )
+        if self.loop.segments:
+            check_attention(self.model)
         self.feedback = Feedback(self.loop.projection, config.hidden_size)
 
     @property
@@ -186,11 +191,12 @@ class LatentReasoner(nn.Module):
             "eos_token_id": eos_token_id,
             "pad_token_id": pad_token_id,
         }
-        if copies == 1 and None not in lengths.values() and may_be_cut(options):
-            return in_spans(generate, ids, mask, cache, **lengths, **options)
-        rollout.cache.batch_repeat_interleave(copies)  # generate repeats its tensors, but not the cache
-        new = generate(input_ids=ids, attention_mask=mask, past_key_values=cache, **lengths, **options)
-        return new[:, ids.shape[1] :]
+        with decoding(self.loop.segments, self.model, ids.repeat_interleave(copies, dim=0), options):
+            if copies == 1 and None not in lengths.values() and may_be_cut(options):
+                return in_spans(generate, ids, mask, cache, **lengths, **options)
+            rollout.cache.batch_repeat_interleave(copies)  # generate repeats its tensors, but not the cache
+            new = generate(input_ids=ids, attention_mask=mask, past_key_values=cache, **lengths, **options)
+            return new[:, ids.shape[1] :]
 
     def _shape_of_passes(self, is_closed: Tensor | None, edits: Edits) -> PassShape:
         is_single = self.loop.feeds == "tokens" and not self.loop.multipass
@@ -408,6 +414,11 @@ class Rollout:
         mask_BC = torch.cat(cut.masks[: last + 1], dim=1)[:, : before + width]
         if last == cut.tail and self.is_closed is not None:
             mask_BC = self.visible(mask_BC)
+        # Without mask and cache, transformers takes any jump in the positions for the border of packed sequences.
+        mask = None if use_cache and bool(mask_BC.all()) else mask_BC.long()
+        if self.loop.segments:
+            ids_BC = torch.cat(cut.ids[: last + 1], dim=1)[:, : before + width]
+            mask = added(self.loop.segments, ids_BC, mask_BC, width, embeds_BWD.dtype)
         taken: list[Tensor] = []
         hook = self.norm.register_forward_pre_hook(lambda _, given: taken.append(given[0])) if self.norm is not None else None
         residual = self.edits.residual
@@ -416,8 +427,7 @@ class Rollout:
             with edited_blocks(self.blocks, at, residual) if residual is not None and at is not None else nullcontext():
                 out = self.body(
                     inputs_embeds=embeds_BWD,
-                    # Without mask and cache, transformers takes any jump in the positions for the border of packed sequences.
-                    attention_mask=None if use_cache and bool(mask_BC.all()) else mask_BC.long(),
+                    attention_mask=mask,
                     position_ids=torch.cat(cut.positions[first : last + 1], dim=1)[:, :width],
                     past_key_values=self.cache if use_cache else None,
                     use_cache=use_cache,

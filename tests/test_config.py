@@ -21,6 +21,7 @@ TRAIN_KEYS, STAGE_KEYS, OPTIM_KEYS = (
 STAGES = ", ".join(options("stage"))
 NEEDED = {"folder": ["model.path=some/model"], "file": ["dataset.path=problems.jsonl"], "hub": ["dataset.name=org/name"],
           "openai": ["judge.model=org/name"], "local": ["judge.path=some/model"],
+          "annotate": ["judge=local", "judge.path=some/model"],
           "stage=oracle": ["oracle=self", "stage.run=some/run"], "experiment=oracle": ["stage.run=some/run"],
           "experiment=oracle_emergent": ["stage.run=some/run"],
           **{f"oracle={kind}": ["stage=oracle", "stage.run=some/run"] for kind in ("self", "lora", "separate", "head")},

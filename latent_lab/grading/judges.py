@@ -13,8 +13,10 @@ from latent_lab.grading.judge_prompt import Case, Verdict, load_prompt, read_ver
 if TYPE_CHECKING:
     import torch
 
-    from latent_lab.calls.client import Completion
+    from latent_lab.calls.client import Completion, Message
 
+Talk = Callable[[Sequence[tuple["Message", ...]], int], list["Completion"]]
+"""Continues conversations, each as the sample of that number: completions in their order."""
 Ask = Callable[[Sequence[Case]], list[list[Verdict]]]
 """Asks the judges about cases: for each case, a verdict of each judge."""
 
@@ -73,6 +75,10 @@ class Asking(ABC):
     def opened(self, folder: Path, device: "torch.device | str") -> AbstractContextManager[Ask]:
         """Make ready to ask. What is paid for is kept in ``folder``; a model in this process runs on ``device``."""
 
+    @abstractmethod
+    def talking(self, folder: Path, device: "torch.device | str") -> AbstractContextManager[Talk]:
+        """Be ready for conversations of any kind with the first model; where calls are paid, they are kept in ``folder``."""
+
     def _check_votes(self, temperature: float | None) -> None:
         if self.votes > 1 and temperature == 0:
             raise ValueError(
@@ -123,6 +129,21 @@ class OpenAIJudge(Asking, Server):
                 for model in (self.model, *self.more_models)
             ]
             yield lambda cases: self._ask(clients, cases)
+
+    @contextmanager
+    def talking(self, folder: Path, device: "torch.device | str") -> Iterator[Talk]:
+        """Open the ledger of ``folder``, and a client for the model."""
+        from latent_lab.calls.client import Client, Request
+        from latent_lab.calls.ledger import open_ledger
+        from latent_lab.progress import progress
+
+        with open_ledger(folder) as ledger, Client(replace(self, more_models=[]), ledger) as client:
+
+            def talk(conversations: Sequence[tuple["Message", ...]], sample: int) -> list["Completion"]:
+                with progress("asking", len(conversations), unit="replies") as advance:
+                    return client.complete([Request(messages, sample) for messages in conversations], advance)
+
+            yield talk
 
     def _ask(self, clients: Sequence[Any], cases: Sequence[Case]) -> list[list[Verdict]]:
         from latent_lab.calls.client import Request
@@ -186,23 +207,28 @@ class LocalJudge(Asking):
             AutoConfig.from_pretrained(self.path, revision=self.revision)
 
     @contextmanager
-    def opened(self, folder: Path, device: "torch.device | str") -> Iterator[Ask]:
+    def talking(self, folder: Path, device: "torch.device | str") -> Iterator[Talk]:
         """Load the model onto ``device``."""
         from latent_lab.calls.local import Chat
 
         chat = Chat.load(self.path, self.revision, self.dtype, device, "judge.path")
+        sizes = {"batch_size": self.batch_size, "max_tokens": self.max_tokens}
+        yield lambda conversations, sample: chat.complete(
+            conversations, **sizes, temperature=self.temperature, seed=self.seed + sample
+        )
+
+    @contextmanager
+    def opened(self, folder: Path, device: "torch.device | str") -> Iterator[Ask]:
+        """Load the model onto ``device``."""
         prompt = load_prompt(self.prompt)
+        with self.talking(folder, device) as talk:
 
-        def ask(cases: Sequence[Case]) -> list[list[Verdict]]:
-            conversations = [prompt.messages(case, show_gold=self.show_gold) for case in cases]
-            sizes = {"batch_size": self.batch_size, "max_tokens": self.max_tokens}
-            votes = [
-                chat.complete(conversations, **sizes, temperature=self.temperature, seed=self.seed + vote)
-                for vote in range(self.votes)
-            ]
-            return [list(map(verdict, each)) for each in zip(*votes, strict=True)]
+            def ask(cases: Sequence[Case]) -> list[list[Verdict]]:
+                conversations = [prompt.messages(case, show_gold=self.show_gold) for case in cases]
+                votes = [talk(conversations, vote) for vote in range(self.votes)]
+                return [list(map(verdict, each)) for each in zip(*votes, strict=True)]
 
-        yield ask
+            yield ask
 
 
 def verdict(done: "Completion") -> Verdict:

@@ -13,7 +13,7 @@ from latent_lab.grading.task import Answers
 from latent_lab.job import Job
 from latent_lab.plans.arithmetic import operators
 from latent_lab.plans.base import ASSIGNMENT, PlanError
-from latent_lab.plans.measures import told
+from latent_lab.plans.measures import in_whole_blocks, told
 from latent_lab.plans.reading import Reading
 from latent_lab.plans.task import PlansTask
 from latent_lab.problems import Problem
@@ -32,6 +32,7 @@ def plans(task: PlansTask, job: Job) -> dict[str, Any]:
                 raise PlanError(f"run: {job.config.run} announces no single steps; allowed: runs of stage=planning that do")
             encoded = at.trained.stage.encode(at.problems, at.solver.backbone.tokenizer)
             result["effects"] = effects(at.solver, at.problems, encoded, reading, task.step, job.config.seed)
+            result["whole_blocks"] = in_whole_blocks(at.solver, at.problems, encoded, reading)
             at.run.samples(rows)
             at.run.finish({"task": "plans", "run": job.config.run, "split": job.config.split, **result})
         else:

@@ -1,14 +1,20 @@
-"""The gold plan given to the model: its tokens are written for it, and it writes the steps (an oracle, and no ability)."""
+"""A say in which planning tokens are written: the gold plan's (an oracle, and no ability), or whichever, but in whole blocks."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
 from latent_lab.grading.calculator import Vocabulary
+from latent_lab.plans.base import ANSWER
+from latent_lab.plans.layout import Blocks
 from latent_lab.sequences import Encoded
+
+FIRST, LINE, TEXT = range(3)
+"""What was written so far: nothing, a line, something else; one state more for each planning token."""
 
 
 class GoldPlan(LogitsProcessor):
@@ -43,3 +49,69 @@ class GoldPlan(LogitsProcessor):
             else:
                 scores[row, self.planned] = -torch.inf
         return scores
+
+
+class WholeBlocks(LogitsProcessor):
+    """Lets planning tokens be written in whole blocks alone, where lines begin; which kinds they name is the model's choice.
+
+    A line begins with a block wherever training had one before every line. What may follow depends on the last token alone, so it
+    holds for batches, samples and beams alike. One object serves one call of ``generate``.
+    """
+
+    def __init__(self, blocks: Blocks, planned: Seq[int], vocabulary: Vocabulary) -> None:
+        self.blocks, self.planned, self.vocabulary = blocks, list(planned), vocabulary
+        self.start: int | None = None
+
+    def keep(self, rows: Seq[int]) -> None:
+        """Go on with these rows alone: nothing is remembered of a row but what stands in it."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """``[rows, tokens]`` so far and ``[rows, vocabulary]`` scores of the next token to scores."""
+        if self.start is None:
+            self.start = input_ids.shape[1]
+            self.state_of, self.may_follow = (t.to(scores.device) for t in self._table(scores.shape[1]))
+        is_first = input_ids.shape[1] == self.start
+        state = torch.full_like(input_ids[:, -1], FIRST) if is_first else self.state_of[input_ids[:, -1]]
+        return scores.masked_fill(~self.may_follow[state], -torch.inf)
+
+    def _table(self, size: int) -> tuple[Tensor, Tensor]:
+        """``[vocabulary]``, the state that a token leads to, and ``[states, vocabulary]``, what may come next in each."""
+        names = self.blocks.tokens()
+        id_of = dict(zip(names, self.planned, strict=True))
+        state_of = torch.where(self.vocabulary.having(r"\n", size), LINE, TEXT)
+        state_of[self.planned] = torch.arange(len(names)) + TEXT + 1
+        is_text = torch.ones(size, dtype=torch.bool)
+        is_text[self.planned] = False
+        may_follow = torch.zeros(TEXT + 1 + len(names), size, dtype=torch.bool)
+        after = follows(self.blocks)
+        for state, (allowed, may_be_text) in enumerate([after[""], after["line"], ((), True), *(after[name] for name in names)]):
+            may_follow[state, [id_of[name] for name in allowed]] = True
+            may_follow[state] |= is_text & may_be_text
+        return state_of, may_follow
+
+
+def follows(blocks: Blocks) -> dict[str, tuple[tuple[str, ...], bool]]:
+    """After each token of a block, and at the beginning of all (``""``) and of a ``line``: planning tokens, and whether text may.
+
+    Only the kind of the answer stands alone; other kinds may follow one another. Where blocks stand apart from the text (or the
+    answer has none), a line may also begin without one.
+    """
+    plan, prefix = blocks.plan, blocks.prefix()
+    kinds = [kind for kind in plan.kinds() if blocks.answer or kind != ANSWER] if blocks.is_typed else []
+    first = tuple(blocks.group(kind)[0] for kind in kinds)
+    steps = tuple(blocks.group(kind)[0] for kind in kinds if kind != ANSWER)
+    found: dict[str, tuple[tuple[str, ...], bool]] = {}
+    for name, after in pairwise(prefix):
+        found[name] = ((after,), False)
+    if prefix:
+        found[prefix[-1]] = (first, not first or not plan.assignment)
+    for kind in kinds:
+        group = blocks.group(kind)
+        for name, after in pairwise(group):
+            found[name] = ((after,), False)
+        found[group[-1]] = (() if kind == ANSWER else steps, True)
+    begins = prefix[:1] or first
+    may_lack = blocks.place == "plan_only" or not blocks.answer or (not prefix and not plan.assignment)
+    found[""] = (begins, may_lack and blocks.place != "front")
+    found["line"] = ((), True) if blocks.place == "front" else (begins, may_lack)
+    return found

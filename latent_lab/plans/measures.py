@@ -12,7 +12,7 @@ from latent_lab.batching import collate
 from latent_lab.grading.calculator import Vocabulary
 from latent_lab.grading.evaluate import Solver, evenly, rate
 from latent_lab.grading.statistics import cluster_bootstrap, wilson
-from latent_lab.plans.forcing import GoldPlan
+from latent_lab.plans.forcing import GoldPlan, WholeBlocks
 from latent_lab.plans.information import by_chance, entropy, mutual_information
 from latent_lab.plans.reading import Reading
 from latent_lab.problems import Problem
@@ -92,6 +92,15 @@ def information(rows: Seq[dict[str, Any]]) -> dict[str, Any]:
         },
         "operators": {"bits": mutual_information(pairs), "by_chance": by_chance(pairs), "n": len(pairs)} if pairs else None,
     }
+
+
+def in_whole_blocks(solver: Solver, problems: Seq[Problem], encoded: Seq[Encoded], reading: Reading) -> dict[str, Any]:
+    """What the same model scores where planning tokens can only be written in whole blocks at the beginning of lines."""
+    vocabulary = Vocabulary(solver.backbone.tokenizer)
+    held = replace(solver, processor=lambda _: WholeBlocks(reading.blocks, reading.ids, vocabulary))
+    rows = held.graded(problems, encoded)
+    well_formed = wilson(sum(row["plan_well_formed"] for row in rows), len(rows)).as_dict()
+    return {"accuracy": rate(rows), "well_formed": well_formed, "steps_as_gold": steps_as_gold(rows)}
 
 
 def told(solver: Solver, problems: Seq[Problem], encoded: Seq[Encoded], reading: Reading) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from latent_lab.loop import Loop, Segments
 from latent_lab.plans.arithmetic import operators
 from latent_lab.plans.base import Plan
 from latent_lab.plans.layout import PLACES, Blocks
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from latent_lab.grading.evaluate import Solver
     from latent_lab.supervision import SupervisedReasoner
 
+SEEN = ("all", "segment", "question")
 ROWS = ("word", "mean", "mean_noise", "centroid", "random")
 WEIGHTS = {"plan_weight": Role.PLAN, "step_weight": Role.STEP, "answer_weight": Role.ANSWER}
 
@@ -54,6 +56,12 @@ class Planning(Stage):
     answer_weight: float = 1.0
     """Weight of the answer's tokens."""
 
+    text_sees: str = "all"
+    """What text attends to: ``all`` before it; only its own ``segment``, the block before it and what is written since; or that
+    and the ``question``. Planning tokens see everything: what a step needs of the others must pass through them."""
+    earlier_plans: int = 0
+    """Where text sees not all: of how many blocks before its own it sees the tokens, too."""
+
     takes_plan = True
     plan: ClassVar[Plan | None] = None
 
@@ -68,6 +76,12 @@ class Planning(Stage):
             raise ValueError(f"answer_weight={self.answer_weight}: one of the three weights must be above 0")
         one_of(self, "place", PLACES)
         one_of(self, "rows_from", ROWS)
+        one_of(self, "text_sees", SEEN)
+        if self.earlier_plans < 0 or (self.earlier_plans and self.text_sees == "all"):
+            raise ValueError(
+                f"earlier_plans={self.earlier_plans}: with text_sees={self.text_sees} allowed are "
+                f"{'0: it sees them already' if self.text_sees == 'all' else '0 and more'}"
+            )
         self.reading: Reading | None = None
 
     @property
@@ -85,6 +99,12 @@ class Planning(Stage):
         """See :class:`Stage`."""
         weights = {role: getattr(self, name) for name, role in WEIGHTS.items()}
         return weights if set(weights.values()) != {1.0} else {}
+
+    def loop(self) -> Loop:
+        """See :class:`Stage`; the planning tokens must have their ids (:meth:`encode`)."""
+        if self.text_sees == "all" or self.reading is None:
+            return Loop()
+        return Loop(segments=Segments(self.reading.ids, self.text_sees == "question", self.earlier_plans))
 
     # What is laid out
 

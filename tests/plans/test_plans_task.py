@@ -39,6 +39,8 @@ def test_a_model_does_what_is_announced_for_it(tmp_path: Path) -> None:
         assert effects["exchanged"]["as_gold"]["value"] < 0.05
         assert effects["left_out"]["as_gold"]["value"] < 0.7  # a guess
         assert effects["gold"]["accuracy"]["value"] == 1.0
+    assert found["whole_blocks"]["well_formed"]["value"] >= found["plans"]["well_formed"]["value"]
+    assert found["whole_blocks"]["accuracy"]["n"] == 60
     assert found["plans"]["well_formed"]["value"] > 0.9
     assert found["plans"]["steps_as_gold"]["value"] < 0.6
     operators = found["plans"]["operators"]

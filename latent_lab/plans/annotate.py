@@ -1,0 +1,161 @@
+"""Does ``task=annotate``: four rounds of questions about all problems, each answered once, whatever happens in between."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from latent_lab.calls.ledger import read_ledger, totals
+from latent_lab.config import NOT_RESULT, ConfigError, EvalConfig
+from latent_lab.files import write_lines
+from latent_lab.grading.answers import is_equal
+from latent_lab.grading.judges import Asking, Talk
+from latent_lab.grading.session import fingerprint, trained_config
+from latent_lab.grading.statistics import wilson
+from latent_lab.job import Job
+from latent_lab.plans import annotation
+from latent_lab.plans.annotate_task import AnnotateTask
+from latent_lab.plans.annotation import KINDS, Messages, Step, Unfit
+from latent_lab.problems import DataError, Problem, Split
+from latent_lab.run import open_run
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PROBLEMS = "problems.jsonl"
+
+
+class AnnotationError(ValueError):
+    """A writer that could not be reached often enough; what it did write is kept, and the message says what to do."""
+
+
+def annotate(task: AnnotateTask, job: Job) -> dict[str, Any]:
+    """Do ``task=annotate``: see :class:`latent_lab.plans.annotate_task.AnnotateTask`."""
+    config: EvalConfig = job.config
+    writer = cast(Asking, config.judge)
+    if len(writer.names) > 1:
+        raise ConfigError("judge", ", ".join(writer.names), "one model writes; allowed: votes=1, and no more_models")
+    started = time.monotonic()
+    problems = (config.dataset or trained_config(config.run_folder).dataset).load(cast(Split, config.split))[: config.limit]
+    if not problems:
+        raise DataError(f"split={config.split}: the dataset has no problem there; choose another split or dataset")
+    folder = Path(config.out) if config.out else Path(config.outputs) / "annotated" / job.slug
+    identity = {"problems": fingerprint(problems), "annotation_prompts": annotation.prompts_hash()}
+    options: dict[str, Any] = {"command": job.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
+    with open_run(folder, {**job.plain, **identity}, **options) as run:
+        if run.result is None:
+            writer.check_ready()
+            run.track(config.tracker, job_type="eval", group=job.group)
+            with writer.talking(folder, config.device) as talk:
+                made = Annotator(task, writer, talk, problems)
+                made.work()
+            rows = made.rows()
+            write_lines(folder / PROBLEMS, [record(row, config.split) for row in rows if row["status"] == "kept"])
+            run.samples(rows)
+            result = {"task": "annotate", "split": config.split, "writer": writer.names[0], **summary(rows)}
+            calls = read_ledger(folder)
+            result |= {"show_gold": writer.show_gold, **({"calls": totals(calls)} if calls else {})}
+            run.finish({**result, "seconds": round(time.monotonic() - started, 3)})
+        else:
+            log.info("%s is complete; its stored result is used (overwrite=true does it again)", folder)
+    stored = run.result or {}
+    left_out = ", ".join(f"{count} {status}" for status, count in stored["left_out"].items() if count)
+    log.info("%s: %d of %d problems have a chain%s", folder / PROBLEMS, stored["kept"]["count"], stored["kept"]["n"],
+             f"; {left_out}" if left_out else "")  # fmt: skip
+    return stored
+
+
+class Annotator:
+    """Problems on their way from question to chain."""
+
+    def __init__(self, task: AnnotateTask, writer: Asking, talk: Talk, problems: Sequence[Problem]) -> None:
+        self.task, self.writer, self.talk = task, writer, talk
+        self.problems = {p.id: p for p in problems}
+        self.chains: dict[str, tuple[Step, ...]] = {}
+        self.answers: dict[str, str] = {}
+        """What the chains lead to."""
+        self.reasons: dict[str, str] = {}
+        """Why a problem has none."""
+
+    def work(self) -> None:
+        """Ask everything; :class:`AnnotationError` where too few replies come."""
+        problems, choices, order = self.problems, self.task.choices, self.task.order
+        gold = {i: p.answer if self.writer.show_gold else None for i, p in problems.items()}
+        asked = {i: annotation.ask_outline(p.question, gold[i], choices, order) for i, p in problems.items()}
+        outlines = self.ask(asked, lambda i, text: annotation.read_outline(text, order))
+        facts = self.ask(
+            {i: annotation.ask_facts(steps) for i, steps in outlines.items()},
+            lambda i, text: annotation.read_facts(text, outlines[i]),
+        )
+        written = self.ask(
+            {i: annotation.ask_chain(problems[i].question, known, gold[i], choices) for i, known in facts.items()},
+            lambda i, text: annotation.read_chain(text, facts[i]),
+        )
+        self.chains = {i: chain for i, (chain, _) in written.items()}
+        self.answers = {i: answer for i, (_, answer) in written.items()}
+        if self.writer.show_gold:  # the writer says what it was told, so somebody else reads where the chain leads
+            self.answers = self.ask(
+                {i: annotation.ask_answer(problems[i].question, chain, choices) for i, chain in self.chains.items()},
+                lambda _, text: annotation.read_answer(text),
+            )
+
+    def ask(self, asked: Mapping[str, Messages], read: Callable[[str, str], T]) -> dict[str, T]:
+        """Ask about problems by their ids, and again for what cannot be read; what never can is left out, with the reason."""
+        found: dict[str, T] = {}
+        left = list(asked)
+        for sample in range(self.task.tries):
+            done = dict(zip(left, self.talk([asked[i] for i in left], sample) if left else [], strict=True))
+            failed = [reply.error for reply in done.values() if reply.error]
+            if len(failed) > self.writer.max_errors * len(asked):
+                raise AnnotationError(
+                    f"judge: {len(failed)} of {len(asked)} questions have no reply, more than judge.max_errors="
+                    f"{self.writer.max_errors} allows; the first: {failed[0]}. The replies that came are kept: the same command "
+                    "asks again for the others"
+                )
+            for i, reply in done.items():
+                try:
+                    if reply.error or reply.finish_reason == "length":
+                        raise Unfit("no reply" if reply.error else "cut off: judge.max_tokens is too small")
+                    found[i] = read(i, reply.text or "")
+                except Unfit as error:
+                    self.reasons[i] = str(error)
+            left = [i for i in left if i not in found]
+        return {i: found[i] for i in asked if i in found}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What became of each problem, in their order."""
+        return [self._row(p) for p in self.problems.values()]
+
+    def _row(self, problem: Problem) -> dict[str, Any]:
+        chain, answer = self.chains.get(problem.id), self.answers.get(problem.id)
+        status = "unfit" if chain is None or answer is None else "kept" if is_equal(answer, problem.answer) else "contradicting"
+        return {
+            "id": problem.id,
+            "question": problem.question,
+            "gold": problem.answer,
+            "status": status,
+            "reason": self.reasons.get(problem.id) if status == "unfit" else None,
+            "answer": answer,
+            "steps": [annotation.tagged(step) for step in chain or ()],
+        }
+
+
+def record(row: Mapping[str, Any], split: str) -> dict[str, Any]:
+    """A row as a record of ``dataset=file``."""
+    return {"id": row["id"], "split": split, "question": row["question"], "steps": row["steps"], "answer": row["gold"]}
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How many problems have a chain, why others have none, and how many steps are of each kind."""
+    kept = [row for row in rows if row["status"] == "kept"]
+    counts = Counter(row["status"] for row in rows)
+    steps = [step for row in kept for step in row["steps"]]
+    return {
+        "kept": {"count": len(kept), **wilson(len(kept), len(rows)).as_dict()},
+        "left_out": {status: counts[status] for status in ("unfit", "contradicting")},
+        "reasons": dict(sorted(Counter(row["reason"] for row in rows if row["reason"]).items())),
+        "steps": {kind: sum(step.startswith(f"[{kind}]:") for step in steps) for kind in KINDS},
+    }
