@@ -45,7 +45,7 @@ ROOMS: dict[tuple[str, ...], set[str]] = {
     ("jinja2",): {"report.page"},
     ("matplotlib",): {
         f"report.{name}_figure"
-        for name in ("study", "card", "table", "confusion", "matrix", "thoughts", "sweep", "iterations", "bench")
+        for name in ("study", "card", "table", "confusion", "matrix", "thoughts", "sweep", "iterations", "summarize", "bench")
     },
     ("datasets",): {"problems.hub"},
     ("pyarrow",): {"problems.files"},
@@ -209,6 +209,8 @@ def test_what_the_command_line_needs_is_imported_without_torch() -> None:
     names += ["grading.repair", "grading.published", "problems.gsm_hard", "report.regrade_task", "report.regrade"]
     names += ["grading.answers", "grading.agreement", "report.answers_task", "report.play_task"]
     names += ["deliberation.analysis", "deliberation.forms", "report.iterations_task", "report.iterations"]
+    names += ["deliberation.backends", "deliberation.loop", "deliberation.rivals", "report.summarize_task", "report.summarize"]
+    names += ["calls.here", "calls.wire"]
     command = "import sys, importlib\nfor name in sys.argv[1:]:\n    importlib.import_module('latent_lab.' + name)\n"
     command += "    assert not {'torch', 'transformers', 'accelerate'} & set(sys.modules), name\n"
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}

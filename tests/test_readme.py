@@ -48,7 +48,9 @@ def test_every_command_composes(command: str, tmp_path: Path, monkeypatch: pytes
         assert job(door, rest).door == door
 
 
-@pytest.mark.parametrize("group", ["model", "stage", "dataset", "task", "judge", "tracker", "experiment", "debug"])
+@pytest.mark.parametrize(
+    "group", ["model", "stage", "dataset", "task", "judge", "backend", "summariser", "tracker", "experiment", "debug"]
+)
 def test_the_table_of_groups_names_every_option(group: str) -> None:
     (row,) = re.findall(rf"^\| `{group}` \|.*$", README, flags=re.MULTILINE)
     for option in options(group):

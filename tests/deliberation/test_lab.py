@@ -1,0 +1,149 @@
+"""A run of this laboratory that deliberates: it answers as when it is graded, goes on from what it is given, and repeats."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import evaluate, result, rows, train
+
+from latent_lab.calls.client import Request
+from latent_lab.config import ConfigError, EvalConfig
+from latent_lab.deliberation.lab import Lab, load
+from latent_lab.job import job
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    train(folder, "stage=cot", "stage.epochs=[20]", "name=text", "optim.lr=3e-3")
+    train(folder, "stage=coconut", "stage.stages=[2]", "stage.curriculum=false", "stage.epochs=[2]", "name=latent")
+    return folder
+
+
+def config_of(run: Path) -> EvalConfig:
+    config: EvalConfig = job("eval", [f"run={run}", "device=cpu"]).config
+    return config
+
+
+def requests_of(config: EvalConfig, **settings: Any) -> list[Request]:
+    from latent_lab.grading.session import trained_config
+
+    problems = trained_config(config.run_folder).dataset.load("test")
+    return [Request(({"role": "user", "content": problem.question},), **settings) for problem in problems]
+
+
+@pytest.fixture(scope="module")
+def lab(outputs: Path) -> Lab:
+    return load(config_of(outputs / "text"), 0.0, 0, 64)
+
+
+@pytest.mark.parametrize("name", ["text", "latent"])
+def test_greedily_it_writes_what_it_writes_when_it_is_graded(outputs: Path, name: str) -> None:
+    config = config_of(outputs / name)
+    evaluate(outputs / name, f"out={outputs / ('graded-' + name)}", "task.floors=false")
+    graded = [row["output"] for row in rows(outputs / f"graded-{name}" / "samples.jsonl")]
+    lab = load(config, 0.0, 0, 64)
+    lab.max_tokens = lab.solver.max_new_tokens
+    assert [done.text for done in lab.answer(requests_of(config))] == graded
+
+
+def test_it_goes_on_from_what_its_reply_begins_with(outputs: Path, lab: Lab) -> None:
+    asked = requests_of(config_of(outputs / "text"))
+    whole = lab.answer(asked)
+    halves = lab.answer([replace(each, max_tokens=4) for each in asked])
+    assert {(done.usage.completion, done.finish_reason) for done in halves} == {(4, "length")}
+    rest = lab.answer([replace(each, prefix=done.text or "") for each, done in zip(asked, halves, strict=True)])
+    same = [
+        (a.text or "") + (b.text or "") == c.text
+        for a, b, c in zip(halves, rest, whole, strict=True)
+        if c.finish_reason == "stop"
+    ]
+    assert all(same)
+
+
+def test_a_sample_depends_on_its_number_and_not_on_its_batch(outputs: Path, lab: Lab) -> None:
+    hot = replace(lab, temperature=1.0)
+    asked = [replace(each, sample=n) for each in requests_of(config_of(outputs / "text")) for n in (0, 1)]
+    together = hot.answer(asked)
+    assert hot.answer(asked[3:4]) == together[3:4]
+    assert hot.answer(list(reversed(asked))) == list(reversed(together))
+    assert together[0].text != together[1].text or together[2].text != together[3].text
+
+
+SMALL = ("task=summarize", "task.iterations=2", "task.chains=2", "task.samples=4", "limit=5")
+
+
+def test_the_default_iterates_votes_and_does_both(outputs: Path, tmp_path: Path) -> None:
+    found = evaluate(outputs / "text", *SMALL, f"out={tmp_path / 'o'}")
+    assert list(found["curves"]) == [
+        "first_k",
+        "first_k, then vote",
+        "vote of first attempts",
+        "any of first attempts right (knows gold)",
+    ]
+    assert [len(line) for line in found["curves"].values()] == [3, 1, 4, 4]
+    assert (found["num_problems"], found["num_chains"], found["num_samples"], found["hand_on"]) == (5, 10, 4, "reply")
+    assert set(found["equal"]) == {"one chain", "all chains"}
+    samples = rows(tmp_path / "o" / "samples.jsonl")
+    assert (
+        len({(row["method"], row["id"], row["chain"], row["iteration"]) for row in samples}) == len(samples) == 2 * 5 * 3 + 4 * 5
+    )
+    # What was kept of a trace begins the next one.
+    first, second = (
+        row
+        for row in samples
+        if (row["method"], row["chain"], row["id"]) == ("first_k", 0, samples[0]["id"]) and row["iteration"] < 2
+    )
+    assert first["reasoning"].startswith(first["summary"])
+    assert second["reasoning"].startswith(first["summary"])
+    # Chains share their first attempts with those that vote.
+    firsts = {(row["id"], row["chain"]): row["reasoning"] for row in samples if row["method"] == "samples"}
+    assert all(
+        firsts[row["id"], row["chain"]] == row["reasoning"]
+        for row in samples
+        if row["method"] == "first_k" and row["iteration"] == 0
+    )
+    for name in ("report.html", "tokens.png", "iterations.png", "tables.csv", "calls.jsonl", "provenance.json"):
+        assert (tmp_path / "o" / name).stat().st_size > 0
+
+
+def test_the_same_command_elsewhere_gives_the_same_bytes_and_again_costs_nothing(outputs: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        evaluate(outputs / "text", *SMALL, f"out={tmp_path / name}")
+    assert (tmp_path / "a" / "samples.jsonl").read_bytes() == (tmp_path / "b" / "samples.jsonl").read_bytes()
+    stored = {name: {key: value for key, value in result(tmp_path / name).items() if key != "seconds"} for name in ("a", "b")}
+    assert stored["a"] == stored["b"]
+    # Without its result and half its ledger, the same command computes the other half.
+    whole = (tmp_path / "b" / "calls.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "b" / "result.json").unlink()
+    (tmp_path / "b" / "calls.jsonl").write_text("".join(whole[: len(whole) // 2]) + whole[-1][:20])
+    evaluate(outputs / "text", *SMALL, f"out={tmp_path / 'b'}")
+    assert (tmp_path / "a" / "samples.jsonl").read_bytes() == (tmp_path / "b" / "samples.jsonl").read_bytes()
+    keys = [json.loads(line)["key_sha256"] for line in (tmp_path / "b" / "calls.jsonl").read_text().splitlines()]
+    assert sorted(keys) == sorted(json.loads(line)["key_sha256"] for line in whole)
+
+
+def test_its_samples_are_read_by_the_task_that_analyses_chains(outputs: Path, tmp_path: Path) -> None:
+    found = evaluate(outputs / "text", *SMALL, f"out={tmp_path / 'o'}")
+    made = job("eval", ["task=iterations", f"path={tmp_path / 'o' / 'samples.jsonl'}", f"out={tmp_path / 'again'}"])
+    again = made.config.task.run(made)
+    assert again["methods"] == found["methods"]
+
+
+def test_what_a_run_cannot_do_is_refused(outputs: Path) -> None:
+    for overrides, message in (
+        (
+            ["task.methods=[whole]"],
+            r"^task\.methods: given whole; a run of this laboratory writes no summaries; allowed: with a sum",
+        ),
+        (
+            ["task.hand_on=prompt"],
+            r"^task\.hand_on: given prompt; a run of this laboratory knows questions alone; allowed: reply$",
+        ),
+        (["task.again=judge_v1"], r"^task\.again: given judge_v1; a reply that is begun follows the first prompt"),
+        (["backend=local", "backend.path=x"], r"^run: given .*text; with this backend nobody asks the run; allowed: backend=run"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            evaluate(outputs / "text", "task=summarize", *overrides)
