@@ -6,7 +6,7 @@ All of them answer requests in batches through a ledger, and say what they can: 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from latent_lab.calls.server import Server
 from latent_lab.calls.wire import PREFILLS, ChatWire, TextWire, Wire, paragraphs
@@ -60,6 +60,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def temperature(self) -> float | None:
+        """What is sampled with; 0: nothing is left to chance."""
+        ...
+
+    @property
     def can_begin(self) -> bool:
         """Whether a reply can be begun for the model."""
         ...
@@ -89,6 +94,8 @@ class Backend(Protocol):
 @dataclass
 class Remote(Server):
     """A model of an OpenAI-compatible server."""
+
+    prefix: ClassVar[str] = "backend."
 
     temperature: float | None = 0.6
     max_tokens: int = 8192
@@ -138,7 +145,7 @@ class Remote(Server):
         """Open a client."""
         from latent_lab.calls.client import Client
 
-        tokenizer = loaded_tokenizer(self.tokenizer) if self.tokenizer else None
+        tokenizer = loaded_tokenizer(self.tokenizer, f"{self.prefix}tokenizer") if self.tokenizer else None
         wire: Wire = ChatWire(self.prefill) if self.api == "chat" else TextWire(renderer(tokenizer))
         with Client(self, ledger, wire) as client:
             yield Opened(client, tokens_of(tokenizer) if tokenizer else words)
@@ -147,6 +154,8 @@ class Remote(Server):
 @dataclass
 class Local:
     """A Hugging Face causal language model in this process."""
+
+    prefix: ClassVar[str] = "backend."
 
     path: str = ""
     """A folder, or a name on the hub."""
@@ -183,7 +192,7 @@ class Local:
 
         from latent_lab.calls.local import found
 
-        with found(self.path, "path"):
+        with found(self.path, f"{self.prefix}path"):
             AutoConfig.from_pretrained(self.path, revision=self.revision)
 
     def identity(self, config: EvalConfig) -> dict[str, str]:
@@ -196,7 +205,7 @@ class Local:
         from latent_lab.calls.here import Here
         from latent_lab.calls.local import Chat
 
-        chat = Chat.load(self.path, self.revision, self.dtype, config.device, "backend.path")
+        chat = Chat.load(self.path, self.revision, self.dtype, config.device, f"{self.prefix}path")
         sampling: dict[str, Any] = {"max_tokens": self.max_tokens, "temperature": self.temperature, "seed": self.seed}
         identity = {"model": self.path, "revision": self.revision, "dtype": self.dtype, **sampling}
 
@@ -208,6 +217,20 @@ class Local:
     def cost(self, prompt: int, cached: int, completion: int) -> float | None:
         """Nothing."""
         return 0.0
+
+
+@dataclass
+class RemoteSummariser(Remote):
+    """The same, to summarise."""
+
+    prefix: ClassVar[str] = "summariser."
+
+
+@dataclass
+class LocalSummariser(Local):
+    """The same, to summarise."""
+
+    prefix: ClassVar[str] = "summariser."
 
 
 @dataclass
@@ -267,13 +290,13 @@ def check_sizes(backend: Local | LabRun) -> None:
             raise ValueError(f"{name}={getattr(backend, name)}: allowed are {least} and more")
 
 
-def loaded_tokenizer(name: str) -> Any:
+def loaded_tokenizer(name: str, key: str) -> Any:
     """A tokenizer from a folder or the hub; ModelError where there is none."""
     from transformers import AutoTokenizer
 
     from latent_lab.calls.local import found
 
-    with found(name, "backend.tokenizer"):
+    with found(name, key):
         return AutoTokenizer.from_pretrained(name)
 
 

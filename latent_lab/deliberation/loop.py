@@ -185,6 +185,7 @@ def graded(state: ChainState, written: Written) -> Row:
     """The row of an attempt."""
     plan, problem = state.plan, state.problem
     is_cut = written.finish_reason in (LENGTH, "budget")
+    is_again = state.iteration > 0 and plan.hand_on == "prompt" and state.method not in BEGINNING
     verdict = plan.grading.verdict(written.text, problem.answer, truncated=is_cut)
     return {
         **head(state),
@@ -199,7 +200,7 @@ def graded(state: ChainState, written: Written) -> Row:
         "calls": written.calls,
         "summary": None,
         "summary_tokens": None,
-        "prompt_sha256": (plan.again if state.iteration and plan.hand_on == "prompt" else plan.reason).sha256,
+        "prompt_sha256": (plan.again if is_again else plan.reason).sha256,
         "cum_tokens": state.spent.completion,
         "cum_usd": state.spent.usd,
         "stop_reason": None,

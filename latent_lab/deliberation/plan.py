@@ -57,6 +57,13 @@ def planned(settings: Settings, backend: Backend, summariser: Backend, extractor
     if (settings.step_tokens or 0) > backend.max_tokens and not backend.can_begin:
         rest = f"the backend cannot continue a reply that is cut off; allowed: up to backend.max_tokens={backend.max_tokens}"
         raise ConfigError("task.step_tokens", settings.step_tokens, rest)
+    if hand_on == "reply" and settings.memory not in ("all", "last"):
+        rest = "a reply begins with what was handed on last; allowed: last (which all means there), or hand_on=prompt"
+        raise ConfigError("task.memory", settings.memory, rest)
+    if backend.temperature == 0 and max(settings.chains, settings.samples or 1) > 1:
+        raise ConfigError(
+            "task.chains", settings.chains, "with temperature=0 all chains are the same; allowed: 1, with samples=1"
+        )
     if suits.hand_on == "reply" and hand_on == "prompt":
         raise ConfigError("task.hand_on", hand_on, "a run of this laboratory knows questions alone; allowed: reply")
     if suits.hand_on == "reply" and summariser is backend and (asks := ASKING & set(methods)):

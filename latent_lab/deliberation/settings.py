@@ -52,7 +52,7 @@ class Settings:
     """First attempts for each problem, for votes; null: as many as all chains think in all."""
     memory: str = "all"
     """What an iteration sees of those before it: what ``all`` or the ``last`` handed on, a ``window`` of the last ones, or one
-    ``running`` text that each summary carries on."""
+    ``running`` text that each summary carries on. Where it begins the reply, it is what was handed on last."""
     window: int = 2
     """How many a window holds."""
     hand_on: str = "auto"
@@ -90,7 +90,7 @@ class Settings:
     agree: int = 2
     """Equal answers running that end a chain."""
     think_end: str = "auto"
-    """What ends thinking in a reply; a trace is what stands before it."""
+    """What ends thinking in a reply; a trace is what stands before it, and without it the whole reply."""
     wait: str = "\n\nWait"
     """What ``wait`` writes behind a trace."""
     extractors: list[str] = field(default_factory=list)

@@ -32,7 +32,7 @@ def draw_tokens(result: Mapping[str, Any], path: Path) -> None:
 
 def draw_curves(axes: "Axes", curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Every recipe's line with its band, named at its end."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     bases = [name for name in curves if name != VOTE and name not in KNOWS_GOLD and not name.endswith(", then vote")]
     colours = {VOTE: "#1f2933", **{name: COLOURS[i % len(COLOURS)] for i, name in enumerate(bases)}}
@@ -57,7 +57,8 @@ def draw_curves(axes: "Axes", curves: Mapping[str, Sequence[Mapping[str, Any]]])
     axes.set_ylim(low, high)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("tokens written for a problem")
     axes.set_ylabel("right, %")
     bare(axes, "y")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from faultserver import Act, FaultServer, answer, error
 
-from latent_lab.calls.client import BudgetSpent
+from latent_lab.calls.client import BudgetSpent, CallError
 from latent_lab.calls.ledger import read_ledger, totals
 from latent_lab.config import ConfigError
 from latent_lab.job import job
@@ -233,9 +233,10 @@ def test_wait_takes_the_end_of_thinking_away_and_goes_on(tmp_path: Path) -> None
 
 def test_a_tail_begins_the_next_reply(tmp_path: Path) -> None:
     with FaultServer(say=say_by_turn(boxed(5))).running() as faults:
-        deliberate(tmp_path, faults, "task.methods=[tail]", "task.k=2", "task.iterations=1", "backend.prefill=vllm")
+        _, rows = deliberate(tmp_path, faults, "task.methods=[tail]", "task.k=2", "task.iterations=1", "backend.prefill=vllm")
     assert faults.seen[1].body["messages"][1] == {"role": "assistant", "content": "three four"}
     assert "ATTEMPT" not in prompt_of(faults.seen[1].body)
+    assert len({row["prompt_sha256"] for row in rows}) == 1
 
 
 def test_segments_go_on_only_while_the_trace_is_cut_off(tmp_path: Path) -> None:
@@ -293,7 +294,7 @@ def test_a_chain_keeps_to_its_tokens_and_to_its_money(tmp_path: Path) -> None:
 def test_the_cap_of_a_folder_stops_before_the_call_that_could_exceed_it_and_a_larger_one_goes_on(tmp_path: Path) -> None:
     settings = ("backend.max_tokens=50", "backend.max_in_flight=1", "task.methods=[first_k]", "task.k=2")
     with FaultServer(say=say_by_turn(boxed(3))).running() as faults:
-        with pytest.raises(BudgetSpent, match=r"^budget_tokens: given 450, spent "):
+        with pytest.raises(BudgetSpent, match=r"^backend\.budget_tokens: given 450, spent "):
             deliberate(tmp_path, faults, *settings, "backend.budget_tokens=450", count=9)
         spent = sum(row["tokens"]["prompt"] + row["tokens"]["completion"] for row in read_ledger(tmp_path / "o"))
         assert spent <= 450
@@ -326,6 +327,29 @@ def test_a_chain_that_fails_keeps_what_it_has_and_too_many_leave_no_result(tmp_p
     assert result["stops"]["answer_only"] == {"fixed": 1, "error": 1}
 
 
+def test_bad_weather_changes_nothing_but_the_ledger(tmp_path: Path) -> None:
+    """429, a lost connection, no choices and broken JSON on the way: the rows are those of a calm day."""
+    with FaultServer(say=say_by_turn(boxed(5), boxed(3))).running() as faults:
+        _, calm = deliberate(tmp_path / "calm", faults)
+        asked = list(dict.fromkeys(seen.prompt for seen in faults.seen))
+    acts = [
+        error(429, "slow down", Retry_After="0.01"), Act(is_cut=True), Act(body={"choices": []}),
+        Act(body='{"choices": [{"mess'),
+    ]  # fmt: skip
+    with FaultServer(
+        {prompt: [act] for prompt, act in zip(asked, acts, strict=True)}, say_by_turn(boxed(5), boxed(3))
+    ).running() as faults:
+        result, stormy = deliberate(tmp_path / "storm", faults)
+    assert stormy == calm
+    assert (result["calls"]["calls"], result["calls"]["failed"], result["calls"]["estimated"]) == (9, 4, 3)
+
+
+def test_a_reply_without_usage_counts_as_the_most_it_can_be(tmp_path: Path) -> None:
+    with FaultServer(say=lambda body: answer(boxed(3), usage=None)).running() as faults:
+        _, rows = deliberate(tmp_path, faults, "task.methods=[answer_only]", "task.iterations=1", "backend.max_tokens=30")
+    assert [row["cum_tokens"] for row in rows] == [30, 60]
+
+
 # What is refused before anything is asked
 
 
@@ -344,6 +368,11 @@ def test_a_chain_that_fails_keeps_what_it_has_and_too_many_leave_no_result(tmp_p
         (["task.summarise=nope"], r"^task\.summarise: given nope; there is no such prompt; allowed: approach_v1, "),
         (["task.memory=some"], r"^task\.memory: given some; allowed: all, last, window, running"),
         (["task.stop=oracle"], r"^task\.stop: given oracle; allowed: fixed, agreement, no_change, oracle_stop$"),
+        (
+            ["task.hand_on=reply", "backend.prefill=vllm", "task.memory=window"],
+            r"^task\.memory: given window; a reply begins with",
+        ),
+        (["task.samples=2", "backend.temperature=0"], r"^task\.chains: given 1; with temperature=0 all chains are the same"),
         (["task.agree=1"], r"^task\.agree: given 1; allowed: 2 and more$"),
         (["task.overlap=1000"], r"^task\.overlap: given 1000; allowed: 0 to below chunk=1000$"),
         (["task.share=0"], r"^task\.share: given 0\.0; allowed: numbers above 0, up to 1$"),
@@ -359,6 +388,17 @@ def test_a_wrong_setting_costs_no_call(tmp_path: Path, overrides: list[str], mes
             deliberate(tmp_path, faults, *overrides)
         assert faults.seen == []
     assert not (tmp_path / "o" / "calls.jsonl").exists()
+
+
+def test_a_missing_key_is_said_with_the_name_of_its_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FIREWORKS_API_KEY", raising=False)
+    dataset = ["dataset=file", f"dataset.path={problems(tmp_path)}", f"out={tmp_path / 'o'}"]
+    for who, other in (("backend", []), ("summariser", ["backend=vllm", "backend.model=m"])):
+        made = job("eval", ["task=summarize", f"{who}=fireworks", f"{who}.model=m", *other, *dataset, "overwrite=true"])
+        with pytest.raises(
+            CallError, match=rf"^{who}\.api_key_env: the environment has no variable FIREWORKS_API_KEY; allowed: "
+        ):
+            made.config.task.run(made)
 
 
 def test_who_is_to_think_must_be_said(tmp_path: Path) -> None:
