@@ -237,8 +237,6 @@ class LocalSummariser(Local):
 class LabRun:
     """The run of this laboratory that ``run=`` names. It knows questions alone: what is handed on begins its reply."""
 
-    batch_size: int = 256
-    """Requests answered at once."""
     max_tokens: int = 128
     """Longest answer in tokens."""
     temperature: float = 0.8
@@ -276,7 +274,7 @@ class LabRun:
         lab = load(config, self.temperature, self.seed, self.max_tokens)
         sampling = {"max_tokens": self.max_tokens, "temperature": self.temperature, "seed": self.seed}
         identity = {"model": config.run, **self.identity(config), **sampling}
-        yield Opened(Here(ledger, identity, lab.answer, self.batch_size), tokens_of(lab.solver.backbone.tokenizer))
+        yield Opened(Here(ledger, identity, lab.answer, config.batch_size), tokens_of(lab.solver.backbone.tokenizer))
 
     def cost(self, prompt: int, cached: int, completion: int) -> float | None:
         """Nothing."""
@@ -286,7 +284,7 @@ class LabRun:
 def check_sizes(backend: Local | LabRun) -> None:
     """Raise ValueError for sizes out of range."""
     for name, least in {"batch_size": 1, "max_tokens": 1, "temperature": 0, "seed": 0}.items():
-        if not getattr(backend, name) >= least:
+        if not getattr(backend, name, least) >= least:
             raise ValueError(f"{name}={getattr(backend, name)}: allowed are {least} and more")
 
 

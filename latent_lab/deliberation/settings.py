@@ -44,6 +44,8 @@ class Settings:
     methods: list[str] = field(default_factory=list)
     """Ways to think again, compared on the same first attempts: whole, chunked, running, segment, first_k, last_k, random_k,
     post_think, answer_only, tail, wait, longer. Empty: what suits the backend."""
+    problems: int | None = 200
+    """The first so many problems are thought about; null: all."""
     iterations: int = 4
     """Times that is thought again after the first attempt."""
     chains: int = 4
@@ -119,7 +121,17 @@ class Settings:
         Equivalence(self.equivalence)
 
     def _check_numbers(self) -> None:
-        least = {"iterations": 1, "chains": 1, "samples": 1, "window": 1, "k": 1, "chunk": 1, "overlap": 0, "agree": 2}
+        least = {
+            "problems": 1,
+            "iterations": 1,
+            "chains": 1,
+            "samples": 1,
+            "window": 1,
+            "k": 1,
+            "chunk": 1,
+            "overlap": 0,
+            "agree": 2,
+        }
         least |= {"step_tokens": 1, "chain_tokens": 1, "summary_tokens": 1}
         for name, smallest in least.items():
             if (value := getattr(self, name)) is not None and value < smallest:

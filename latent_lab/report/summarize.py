@@ -91,7 +91,7 @@ def prepared(task: "SummarizeTask", config: EvalConfig) -> tuple[Plan, list[Prob
         trained = trained_config(config.run_folder)
         extractors, dataset = trained.stage.extractors, dataset or trained.dataset
     plan = planned(task, backend, summariser, extractors)
-    problems = dataset.load(config.split)[: config.limit]
+    problems = dataset.load(config.split)[: config.limit][: task.problems]
     if not problems:
         raise DataError(f"split={config.split}: the dataset has no problem there; choose another split or dataset")
     return plan, problems

@@ -72,7 +72,7 @@ def test_a_sample_depends_on_its_number_and_not_on_its_batch(outputs: Path, lab:
     assert together[0].text != together[1].text or together[2].text != together[3].text
 
 
-SMALL = ("task=summarize", "task.iterations=2", "task.chains=2", "task.samples=4", "limit=5")
+SMALL = ("task=summarize", "task.iterations=2", "task.chains=2", "task.samples=4", "task.problems=5")
 
 
 def test_the_default_iterates_votes_and_does_both(outputs: Path, tmp_path: Path) -> None:
@@ -109,9 +109,11 @@ def test_the_default_iterates_votes_and_does_both(outputs: Path, tmp_path: Path)
         assert (tmp_path / "o" / name).stat().st_size > 0
 
 
-def test_the_same_command_elsewhere_gives_the_same_bytes_and_again_costs_nothing(outputs: Path, tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        evaluate(outputs / "text", *SMALL, f"out={tmp_path / name}")
+def test_the_same_command_in_other_batches_gives_the_same_bytes_and_goes_on_where_it_was_broken_off(
+    outputs: Path, tmp_path: Path
+) -> None:
+    for name, size in {"a": 256, "b": 7}.items():
+        evaluate(outputs / "text", *SMALL, f"out={tmp_path / name}", f"batch_size={size}")
     assert (tmp_path / "a" / "samples.jsonl").read_bytes() == (tmp_path / "b" / "samples.jsonl").read_bytes()
     stored = {name: {key: value for key, value in result(tmp_path / name).items() if key != "seconds"} for name in ("a", "b")}
     assert stored["a"] == stored["b"]
@@ -119,7 +121,7 @@ def test_the_same_command_elsewhere_gives_the_same_bytes_and_again_costs_nothing
     whole = (tmp_path / "b" / "calls.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "b" / "result.json").unlink()
     (tmp_path / "b" / "calls.jsonl").write_text("".join(whole[: len(whole) // 2]) + whole[-1][:20])
-    evaluate(outputs / "text", *SMALL, f"out={tmp_path / 'b'}")
+    evaluate(outputs / "text", *SMALL, f"out={tmp_path / 'b'}", "batch_size=7")
     assert (tmp_path / "a" / "samples.jsonl").read_bytes() == (tmp_path / "b" / "samples.jsonl").read_bytes()
     keys = [json.loads(line)["key_sha256"] for line in (tmp_path / "b" / "calls.jsonl").read_text().splitlines()]
     assert sorted(keys) == sorted(json.loads(line)["key_sha256"] for line in whole)

@@ -373,6 +373,7 @@ def test_a_reply_without_usage_counts_as_the_most_it_can_be(tmp_path: Path) -> N
             r"^task\.memory: given window; a reply begins with",
         ),
         (["task.samples=2", "backend.temperature=0"], r"^task\.chains: given 1; with temperature=0 all chains are the same"),
+        (["task.problems=0"], r"^task\.problems: given 0; allowed: 1 and more$"),
         (["task.agree=1"], r"^task\.agree: given 1; allowed: 2 and more$"),
         (["task.overlap=1000"], r"^task\.overlap: given 1000; allowed: 0 to below chunk=1000$"),
         (["task.share=0"], r"^task\.share: given 0\.0; allowed: numbers above 0, up to 1$"),
