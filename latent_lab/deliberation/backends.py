@@ -6,6 +6,7 @@ All of them answer requests in batches through a ledger, and say what they can: 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from latent_lab.calls.server import Server
@@ -196,8 +197,9 @@ class Local:
             AutoConfig.from_pretrained(self.path, revision=self.revision)
 
     def identity(self, config: EvalConfig) -> dict[str, str]:
-        """Nothing past the revision."""
-        return {}
+        """The weights of a folder; what is read from the hub has a revision."""
+        files = sorted(Path(self.path).expanduser().glob("*.safetensors"))
+        return {f"{self.prefix}weights": " ".join(map(fingerprint, files))} if files else {}
 
     @contextmanager
     def opened(self, ledger: "Ledger", config: EvalConfig) -> Iterator[Opened]:
@@ -207,7 +209,7 @@ class Local:
 
         chat = Chat.load(self.path, self.revision, self.dtype, config.device, f"{self.prefix}path")
         sampling: dict[str, Any] = {"max_tokens": self.max_tokens, "temperature": self.temperature, "seed": self.seed}
-        identity = {"model": self.path, "revision": self.revision, "dtype": self.dtype, **sampling}
+        identity = {"model": self.path, "revision": self.revision, "dtype": self.dtype, **self.identity(config), **sampling}
 
         def answer(requests: "Sequence[Request]") -> "list[Completion]":
             return chat.answer(requests, batch_size=self.batch_size, **sampling)

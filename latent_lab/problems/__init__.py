@@ -40,5 +40,7 @@ class Dataset(Protocol):
 
 def fingerprint(what: Path | Sequence[Problem]) -> str:
     """A short hash of a file's bytes or of problems."""
-    raw = what.read_bytes() if isinstance(what, Path) else json.dumps([astuple(p)[:4] for p in what]).encode()
-    return hashlib.blake2b(raw, digest_size=8).hexdigest()
+    if isinstance(what, Path):
+        with what.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+    return hashlib.blake2b(json.dumps([astuple(p)[:4] for p in what]).encode(), digest_size=8).hexdigest()

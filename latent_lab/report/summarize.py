@@ -53,7 +53,7 @@ def summarize(task: "SummarizeTask", job: Job) -> dict[str, Any]:
     if config.run and not config.out:
         folder = config.run_folder / "eval" / job.slug
     hashes = {f"{kind}_prompt": each["sha256"] for kind, each in plan.prompts.items()}
-    identity = {"problems": fingerprint(problems), **hashes, **plan.backend.identity(config)}
+    identity = {"problems": fingerprint(problems), **hashes, **plan.summariser.identity(config), **plan.backend.identity(config)}
     options: dict[str, Any] = {"command": job.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
     with open_run(folder, {**job.plain, **identity}, **options) as run:
         if run.result is None:

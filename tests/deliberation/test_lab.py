@@ -149,3 +149,16 @@ def test_what_a_run_cannot_do_is_refused(outputs: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             evaluate(outputs / "text", "task=summarize", *overrides)
+
+
+def test_other_weights_in_the_same_folder_are_another_model(tmp_path: Path) -> None:
+    from chatmodel import save_chat_model
+
+    from latent_lab.deliberation.backends import Local
+
+    config = job("eval", ["task=problems", "dataset=stories"]).config
+    first, same, other = (
+        Local(path=str(save_chat_model(tmp_path / "model", words))).identity(config) for words in (("7",), ("7",), ("7", "8"))
+    )
+    assert list(first) == ["backend.weights"]
+    assert first == same != other
