@@ -170,12 +170,10 @@ def following(state: ChainState, note: Note) -> tuple[str, str]:
     """Prompt of the next attempt, and what its reply begins with."""
     plan, settings = state.plan, state.plan.settings
     first = plan.reason.filled({"question": state.problem.question})
-    if state.method in BEGINNING:
+    if state.method in BEGINNING or plan.hand_on == "reply":
         return first, note.text
     count = {"all": len(state.notes), "window": settings.window}.get(settings.memory, 1)
     kept = list(enumerate(state.notes, start=1))[-count:]
-    if plan.hand_on == "reply":
-        return first, "".join(text for _, text in kept[-1:] if text)
     attempts = "\n\n".join(f"ATTEMPT {number}:\n{text}" for number, text in kept)
     memory = note.text if settings.memory == "running" else attempts
     return plan.again.filled({"question": state.problem.question, "memory": memory}), ""
@@ -200,6 +198,7 @@ def graded(state: ChainState, written: Written) -> Row:
         "calls": written.calls,
         "summary": None,
         "summary_tokens": None,
+        "summary_cut": None,
         "prompt_sha256": (plan.again if is_again else plan.reason).sha256,
         "cum_tokens": state.spent.completion,
         "cum_usd": state.spent.usd,
@@ -257,8 +256,9 @@ def stuck(state: ChainState, note: Note) -> str | None:
 
 def carried(row: Row, iterations: int) -> list[Row]:
     """The last row again for every iteration that a chain did not need: its answer stands, and nothing is spent."""
-    nothing = {"summary": None, "summary_tokens": None, "reasoning_tokens": 0, "prompt_tokens": 0, "calls": 0, "is_carried": True}
-    return [row | nothing | {"iteration": k, "reasoning": None} for k in range(row["iteration"] + 1, iterations + 1)]
+    nothing = dict.fromkeys(("reasoning", "summary", "summary_tokens", "summary_cut"))
+    nothing |= {"reasoning_tokens": 0, "prompt_tokens": 0, "calls": 0, "is_carried": True}
+    return [row | nothing | {"iteration": k} for k in range(row["iteration"] + 1, iterations + 1)]
 
 
 def driven(chains: Sequence[Talk], callers: Mapping[str, Caller]) -> list[list[Row]]:

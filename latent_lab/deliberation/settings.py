@@ -115,6 +115,8 @@ class Settings:
                 raise ValueError(f"{name}={given}: allowed are {', '.join(allowed)}")
         if len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods={self.methods}: allowed is each method once")
+        if not self.think_end:
+            raise ValueError("think_end=: allowed are a text that ends thinking, such as </think>, or auto")
         self._check_numbers()
         self._check_prompts()
         check_extractors(self.extractors)

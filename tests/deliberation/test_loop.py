@@ -373,6 +373,10 @@ def test_a_reply_without_usage_counts_as_the_most_it_can_be(tmp_path: Path) -> N
             r"^task\.memory: given window; a reply begins with",
         ),
         (["task.samples=2", "backend.temperature=0"], r"^task\.chains: given 1; with temperature=0 all chains are the same"),
+        (
+            ["task.think_end=''"],
+            r"^task\.think_end: given nothing; allowed: a text that ends thinking, such as </think>, or auto$",
+        ),
         (["task.problems=0"], r"^task\.problems: given 0; allowed: 1 and more$"),
         (["task.agree=1"], r"^task\.agree: given 1; allowed: 2 and more$"),
         (["task.overlap=1000"], r"^task\.overlap: given 1000; allowed: 0 to below chunk=1000$"),
