@@ -1,7 +1,6 @@
 """Deliberating as a user does it: watched by a server, killed twice and repeated, and against the server of transformers."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,14 +12,13 @@ from typing import Any
 import pytest
 from chatmodel import save_chat_model
 from faultserver import FaultServer
-from test_judge_server import transformers_serve
+from serving import environment, transformers_serve
 from tiny import result, rows
 
 from latent_lab.deliberation.settings import METHODS
 
 pytest.importorskip("openai", reason="the extra api is not installed")
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 IN_FLIGHT = 8
 
 
@@ -53,8 +51,7 @@ def command(base_url: str, folder: Path, *overrides: str) -> list[str]:
 
 
 def start(words: list[str]) -> "subprocess.Popen[str]":
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    return subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(words, env=environment(), stderr=subprocess.PIPE, text=True)
 
 
 def end(process: "subprocess.Popen[str]") -> str:
