@@ -3,9 +3,10 @@
 All of them answer requests in batches through a ledger, and say what they can: begin a reply, count tokens, cost money.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -239,8 +240,8 @@ class LocalSummariser(Local):
 class LabRun:
     """The run of this laboratory that ``run=`` names. It knows questions alone: what is handed on begins its reply."""
 
-    max_tokens: int = 128
-    """Longest answer in tokens."""
+    max_new_tokens: int | None = None
+    """Longest answer in tokens; null takes as many as when the run is graded."""
     temperature: float = 0.8
     """0: greedy; else the temperature that is sampled with."""
     seed: int = 0
@@ -250,6 +251,19 @@ class LabRun:
 
     def __post_init__(self) -> None:
         check_sizes(self)
+
+    def settled(self, config: EvalConfig) -> "LabRun":
+        """The same with its longest answer taken from the run."""
+        from latent_lab.checkpoint import INFO, Info
+        from latent_lab.grading.session import CHECKPOINT
+
+        info = Info(**json.loads((config.run_folder / CHECKPOINT / INFO).read_text(encoding="utf-8")))
+        return replace(self, max_new_tokens=self.max_new_tokens or info.max_new_tokens)
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest answer in tokens."""
+        return self.max_new_tokens or 0
 
     @property
     def suits(self) -> Suits:
@@ -285,9 +299,10 @@ class LabRun:
 
 def check_sizes(backend: Local | LabRun) -> None:
     """Raise ValueError for sizes out of range."""
-    for name, least in {"batch_size": 1, "max_tokens": 1, "temperature": 0, "seed": 0}.items():
-        if not getattr(backend, name, least) >= least:
-            raise ValueError(f"{name}={getattr(backend, name)}: allowed are {least} and more")
+    for name, least in {"batch_size": 1, "max_tokens": 1, "max_new_tokens": 1, "temperature": 0, "seed": 0}.items():
+        value = vars(backend).get(name)
+        if value is not None and not value >= least:
+            raise ValueError(f"{name}={value}: allowed are {least} and more")
 
 
 def loaded_tokenizer(name: str, key: str) -> Any:

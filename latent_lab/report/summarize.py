@@ -82,14 +82,15 @@ def prepared(task: "SummarizeTask", config: EvalConfig) -> tuple[Plan, list[Prob
         raise ConfigError("backend", None, "allowed: local, openai, vllm, fireworks, together, or run=RUN for one of your runs")
     if config.run and not isinstance(backend, LabRun):
         raise ConfigError("run", config.run, "with this backend nobody asks the run; allowed: backend=run, or no run=")
-    summariser: Backend = backend if isinstance(config.summariser, Nothing | None) else config.summariser
     extractors: Sequence[str] = ()
     dataset = config.dataset
-    if config.run:
+    if isinstance(backend, LabRun):
         from latent_lab.grading.session import trained_config
 
         trained = trained_config(config.run_folder)
         extractors, dataset = trained.stage.extractors, dataset or trained.dataset
+        backend = backend.settled(config)
+    summariser: Backend = backend if isinstance(config.summariser, Nothing | None) else config.summariser
     plan = planned(task, backend, summariser, extractors)
     problems = dataset.load(config.split)[: config.limit][: task.problems]
     if not problems:

@@ -99,12 +99,18 @@ def test_the_default_iterates_votes_and_does_both(outputs: Path, tmp_path: Path)
     assert first["reasoning"].startswith(first["summary"])
     assert second["reasoning"].startswith(first["summary"])
     # Chains share their first attempts with those that vote.
+    assert max(row["reasoning_tokens"] for row in samples) <= longest(outputs / "text")
     firsts = {(row["id"], row["chain"]): row["reasoning"] for row in samples if row["method"] == "samples"}
     assert all(
         firsts[row["id"], row["chain"]] == row["reasoning"]
         for row in samples
         if row["method"] == "first_k" and row["iteration"] == 0
     )
+    page = (tmp_path / "o" / "report.html").read_text()
+    assert "At the tokens of one chain" in page
+    assert "vote of first attempts" in page
+    points = (tmp_path / "o" / "tables.csv").read_text().splitlines()
+    assert (points[0], len(points)) == ("recipe,size,tokens,n,accuracy,low,high", 1 + 3 + 1 + 4 + 4)
     for name in ("report.html", "tokens.png", "iterations.png", "tables.csv", "calls.jsonl", "provenance.json"):
         assert (tmp_path / "o" / name).stat().st_size > 0
 
@@ -132,6 +138,24 @@ def test_its_samples_are_read_by_the_task_that_analyses_chains(outputs: Path, tm
     made = job("eval", ["task=iterations", f"path={tmp_path / 'o' / 'samples.jsonl'}", f"out={tmp_path / 'again'}"])
     again = made.config.task.run(made)
     assert again["methods"] == found["methods"]
+
+
+def longest(run: Path) -> int:
+    """Tokens of the longest answer when a run is graded."""
+    return int(json.loads((run / "checkpoint" / "latent.json").read_text())["max_new_tokens"])
+
+
+def test_a_run_writes_as_long_as_it_is_told(outputs: Path, tmp_path: Path) -> None:
+    few = ("task.methods=[longer]", "task.iterations=1", "task.chains=1", "task.samples=1", "task.problems=3")
+    evaluate(outputs / "text", "task=summarize", *few, "backend=run", "backend.max_new_tokens=2", f"out={tmp_path / 'o'}")
+    told = rows(tmp_path / "o" / "samples.jsonl")
+    cut = [row for row in told if row["iteration"] == 0 and row["finish_reason"] == "length"]
+    assert cut
+    assert {row["reasoning_tokens"] for row in cut} == {2}
+    for first, second in zip(told[:6:2], told[1:6:2], strict=True):
+        assert second["reasoning"].startswith(first["reasoning"])
+    with pytest.raises(ConfigError, match=r"^backend\.max_new_tokens: given 0; allowed: 1 and more$"):
+        evaluate(outputs / "text", "task=summarize", "backend=run", "backend.max_new_tokens=0")
 
 
 def test_what_a_run_cannot_do_is_refused(outputs: Path) -> None:
