@@ -35,11 +35,6 @@ class Plan:
         kinds = ("reason", "again", "summarise", "summarise_chunk", "running")
         return {kind: {"name": getattr(self, kind).name, "sha256": getattr(self, kind).sha256} for kind in kinds}
 
-    @property
-    def num_samples(self) -> int:
-        """First attempts for each problem."""
-        return self.settings.samples or self.settings.chains * (self.settings.iterations + 1)
-
     def kept(self, text: str, spans: Spans) -> int:
         """How many tokens of a trace are kept."""
         return self.settings.k if self.share is None else max(round(self.share * len(spans(text))), 1)
@@ -60,7 +55,7 @@ def planned(settings: Settings, backend: Backend, summariser: Backend, extractor
     if hand_on == "reply" and settings.memory not in ("all", "last"):
         rest = "a reply begins with what was handed on last; allowed: last (which all means there), or hand_on=prompt"
         raise ConfigError("task.memory", settings.memory, rest)
-    if backend.temperature == 0 and max(settings.chains, settings.samples or 1) > 1:
+    if backend.temperature == 0 and settings.num_samples > 1:
         raise ConfigError(
             "task.chains", settings.chains, "with temperature=0 all chains are the same; allowed: 1, with samples=1"
         )

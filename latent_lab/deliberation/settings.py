@@ -104,6 +104,11 @@ class Settings:
     max_errors: float = 0.1
     """Share of chains that may end in a failed call; above it there is no result, and the same command asks again."""
 
+    @property
+    def num_samples(self) -> int:
+        """First attempts for each problem."""
+        return self.samples or self.chains * (self.iterations + 1)
+
     def __post_init__(self) -> None:
         for name, given, allowed in (
             *(("methods", method, METHODS) for method in self.methods),

@@ -106,7 +106,7 @@ def deliberated(plan: Plan, problems: Sequence[Problem], folder: Path, config: E
         same = plan.summariser is plan.backend
         sums_up = thinks if same else stack.enter_context(plan.summariser.opened(ledger, config))
         wanted = [(method, number) for method in plan.methods for number in range(plan.settings.chains)]
-        wanted += [(SAMPLES, number) for number in range(plan.num_samples)]
+        wanted += [(SAMPLES, number) for number in range(plan.settings.num_samples)]
         talks = [chain(plan, thinks.spans, method, problem, n) for method, n in wanted for problem in problems]
         rows = driven(talks, {"reason": thinks.caller, "summary": sums_up.caller})
         return [row for each in rows for row in each], list(ledger.rows)
@@ -128,7 +128,7 @@ def described(plan: Plan, problems: Sequence[Problem]) -> dict[str, Any]:
     settings = plan.settings
     return {
         "about": {method: METHODS[method] for method in plan.methods},
-        "num_samples": plan.num_samples,
+        "num_samples": settings.num_samples,
         "memory": settings.memory,
         "hand_on": plan.hand_on,
         "stop": settings.stop,

@@ -372,6 +372,7 @@ def test_a_reply_without_usage_counts_as_the_most_it_can_be(tmp_path: Path) -> N
             ["task.hand_on=reply", "backend.prefill=vllm", "task.memory=window"],
             r"^task\.memory: given window; a reply begins with",
         ),
+        (["task.samples=null", "backend.temperature=0"], r"^task\.chains: given 1; with temperature=0 all chains are the same"),
         (["task.samples=2", "backend.temperature=0"], r"^task\.chains: given 1; with temperature=0 all chains are the same"),
         (
             ["task.think_end=''"],
