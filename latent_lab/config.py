@@ -19,8 +19,28 @@ from latent_lab.problems import SPLITS
 from latent_lab.provenance import redact
 from latent_lab.run import CONFIG, DEVICES, PRECISIONS, RESULT
 
-GROUPS = ("model", "peft", "stage", "plan", "dataset", "oracle", "judge", "task", "tracker", "experiment", "debug")
+GROUPS = (
+    "model",
+    "peft",
+    "stage",
+    "plan",
+    "dataset",
+    "oracle",
+    "judge",
+    "backend",
+    "summariser",
+    "task",
+    "tracker",
+    "experiment",
+    "debug",
+)
 """What is chosen as GROUP=OPTION, in the order in which a run's name lists it."""
+
+REACHING = (
+    *("api_key_env", "timeout_s", "max_in_flight", "requests_per_minute", "tokens_per_minute"),
+    *("max_attempts", "max_wait_s", "budget_tokens", "budget_usd", "batch_size"),
+)
+"""How a model is reached, how fast, and when it stops: a larger budget goes on where a smaller one ended."""
 
 NOT_RESULT = frozenset(
     {
@@ -36,10 +56,8 @@ NOT_RESULT = frozenset(
         "eval_batch_size",
         "log_every",
         "save_every",
-        # How a judge is reached, how fast, and when it stops: a larger budget goes on where a smaller one ended.
-        *(f"judge.{key}" for key in ("api_key_env", "timeout_s", "max_in_flight", "requests_per_minute", "tokens_per_minute")),
-        *(f"judge.{key}" for key in ("max_attempts", "max_wait_s", "budget_tokens", "budget_usd", "max_errors")),
-        *(f"judge.{key}" for key in ("calibration_floor", "batch_size")),
+        *(f"{group}.{key}" for group in ("judge", "backend", "summariser") for key in REACHING),
+        *("judge.max_errors", "judge.calibration_floor", "task.max_errors"),
     }
 )
 """Keys that say where and how a run works, not what comes out: no part of its name, free to differ when it resumes."""
@@ -175,6 +193,10 @@ class EvalConfig:
     """The problems; null takes the dataset the run was trained on."""
     judge: Any = None
     """Who says what a wrong answer failed by."""
+    backend: Any = None
+    """Who thinks in ``task=summarize``."""
+    summariser: Any = None
+    """Who summarises there."""
     tool: Any = "none"
     """What computes beside the model: ``repair`` (its chain is computed again afterwards), ``calculator`` (results are written
     for it while it generates), both as ``[repair,calculator]``, or ``none``."""
@@ -329,6 +351,9 @@ def check_evaluation(config: EvalConfig) -> None:
         raise ConfigError("judge", type(config.judge).__name__, "this task judges no answers; allowed: none")
     if getattr(config.task, "needs_talk", False) and not hasattr(config.judge, "talking"):
         raise ConfigError("judge", type(config.judge).__name__, "this task has a language model write; allowed: openai, local")
+    for key in ("backend", "summariser"):
+        if not isinstance(getattr(config, key), Nothing | None) and not getattr(config.task, "takes_backend", False):
+            raise ConfigError(key, type(getattr(config, key)).__name__, "this task asks no model to deliberate; allowed: none")
     for tool in config.tools:
         check_choice("tool", tool, ("none", *TOOLS))
     if config.tools and not getattr(config.task, "takes_tool", False):

@@ -33,6 +33,8 @@ PATHS = (
         "task.path",
     ),
     *("judge.path", "judge.model", "judge.base_url", "judge.prompt"),
+    *(f"{group}.{key}" for group in ("backend", "summariser") for key in ("path", "model", "base_url", "tokenizer")),
+    *(f"task.{kind}" for kind in ("reason", "again", "summarise", "summarise_chunk", "running")),
 )
 """Keys whose value is a path or a run's name, quoted for Hydra whatever characters it holds."""
 

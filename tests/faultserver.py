@@ -58,8 +58,8 @@ class Seen:
 
     @property
     def prompt(self) -> str:
-        """The last message."""
-        return str(self.body["messages"][-1]["content"])
+        """The last message, or the text to be continued."""
+        return str(self.body["messages"][-1]["content"] if "messages" in self.body else self.body["prompt"])
 
 
 class FaultServer:

@@ -45,7 +45,19 @@ ROOMS: dict[tuple[str, ...], set[str]] = {
     ("jinja2",): {"report.page"},
     ("matplotlib",): {
         f"report.{name}_figure"
-        for name in ("study", "card", "table", "confusion", "matrix", "thoughts", "sweep", "iterations", "bench", "attention")
+        for name in (
+            "study",
+            "card",
+            "table",
+            "confusion",
+            "matrix",
+            "thoughts",
+            "sweep",
+            "iterations",
+            "bench",
+            "attention",
+            "summarize",
+        )
     },
     ("datasets",): {"problems.hub"},
     ("pyarrow",): {"problems.files"},
@@ -218,6 +230,8 @@ def test_what_the_command_line_needs_is_imported_without_torch() -> None:
         "plans.annotate_task",
         "plans.annotation",
     ]
+    names += ["deliberation.backends", "deliberation.loop", "deliberation.rivals", "report.summarize_task", "report.summarize"]
+    names += ["calls.here", "calls.wire"]
     command = "import sys, importlib\nfor name in sys.argv[1:]:\n    importlib.import_module('latent_lab.' + name)\n"
     command += "    assert not {'torch', 'transformers', 'accelerate'} & set(sys.modules), name\n"
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}

@@ -29,6 +29,11 @@ NEEDED = {"folder": ["model.path=some/model"], "file": ["dataset.path=problems.j
           **{f"plan={kind}": ["stage=planning", "plan.model=some/run"] for kind in ("kmeans", "kmeans_balanced", "vae")},
           }  # fmt: skip
 """What an option, or a group's option, cannot be composed without."""
+SAID = {
+    "local": ["backend.path=some/model"],
+    **{name: ["backend.model=m"] for name in ("openai", "vllm", "fireworks", "together")},
+}
+"""The same for who thinks or summarises."""
 
 
 @pytest.fixture
@@ -61,7 +66,7 @@ def test_no_overrides_give_the_documented_defaults() -> None:
 
 @pytest.mark.parametrize(
     ("group", "option"),
-    [(g, o) for g in GROUPS if g not in ("task", "judge") for o in options(g)],
+    [(g, o) for g in GROUPS if g not in ("task", "judge", "backend", "summariser") for o in options(g)],
 )
 def test_every_training_option_composes_and_builds_its_class(group: str, option: str) -> None:
     made = job("train", [f"{group}={option}", *NEEDED.get(option, []), *NEEDED.get(f"{group}={option}", [])])
@@ -71,10 +76,13 @@ def test_every_training_option_composes_and_builds_its_class(group: str, option:
 
 @pytest.mark.parametrize(
     ("group", "option"),
-    [(g, o) for g in ("task", "dataset", "judge", "tracker") for o in options(g)] + [("debug", "smoke")],
+    [(g, o) for g in ("task", "dataset", "judge", "tracker", "backend", "summariser") for o in options(g)] + [("debug", "smoke")],
 )
 def test_every_evaluation_option_composes_and_builds_its_class(group: str, option: str, finished: Path) -> None:
-    made = job("eval", [f"run={finished / 'stage=3,seed=1'}", f"{group}={option}", *NEEDED.get(option, [])])
+    needed = NEEDED.get(option, [])
+    if group in ("backend", "summariser"):
+        needed = ["task=summarize", *(text.replace("backend.", f"{group}.") for text in SAID.get(option, []))]
+    made = job("eval", [f"run={finished / 'stage=3,seed=1'}", f"{group}={option}", *needed])
     part = made.plain.get(group)
     assert part is None or type(getattr(made.config, group)).__name__ == part["_target_"].rpartition(".")[2]
 

@@ -50,7 +50,8 @@ def test_every_command_composes(command: str, tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    "group", ["model", "peft", "stage", "plan", "dataset", "task", "judge", "tracker", "experiment", "debug"]
+    "group",
+    ["model", "peft", "stage", "plan", "dataset", "task", "judge", "backend", "summariser", "tracker", "experiment", "debug"],
 )
 def test_the_table_of_groups_names_every_option(group: str) -> None:
     (row,) = re.findall(rf"^\| `{group}` \|.*$", README, flags=re.MULTILINE)

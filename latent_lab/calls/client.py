@@ -12,15 +12,16 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from latent_lab.calls.ledger import Ledger
-from latent_lab.calls.reply import Reply, Usage, clean, error_message, read_reply
+from latent_lab.calls.reply import Reply, Usage, error_message, read_reply
 from latent_lab.calls.server import HIDDEN, Server
+from latent_lab.calls.wire import ChatWire, Wire
 from latent_lab.provenance import redact
 
 if TYPE_CHECKING:
@@ -52,6 +53,12 @@ class Request:
 
     messages: tuple[Message, ...]
     sample: int = 0
+    prefix: str = ""
+    """What the reply begins with; the model goes on from there, and the completion holds only what it added."""
+    max_tokens: int | None = None
+    """Longest answer in tokens; None takes the server's setting."""
+    about: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """What the call is for, as columns of its row; no part of what is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +85,8 @@ class Client:
     A context manager. The key is read from the environment and kept in memory alone: it is cut out of all that a server says.
     """
 
-    def __init__(self, server: Server, ledger: Ledger) -> None:
-        self.server, self.ledger = server, ledger
+    def __init__(self, server: Server, ledger: Ledger, wire: Wire | None = None) -> None:
+        self.server, self.ledger, self.wire = server, ledger, wire or ChatWire()
         self._key = check_ready(server)
         from openai import AsyncOpenAI
 
@@ -93,7 +100,7 @@ class Client:
         self._is_spent = False
         self._rates = [
             (limiter(server.requests_per_minute), lambda request: 1.0),
-            (limiter(server.tokens_per_minute), lambda request: num_bytes(request) / BYTES_PER_TOKEN + server.max_tokens),
+            (limiter(server.tokens_per_minute), lambda request: num_bytes(request) / BYTES_PER_TOKEN + self._limit(request)),
         ]
 
     def __enter__(self) -> "Client":
@@ -119,8 +126,16 @@ class Client:
 
     def key(self, request: Request) -> str:
         """SHA-256 over all that decides an answer: server, model, messages, sampling, and the number of the sample."""
-        asked = [self.server.base_url, self.server.model, list(map(dict, request.messages)), self.server.params(request.sample)]
-        return digest([*asked, request.sample])
+        asked = self.wire.asked(request)
+        shown = asked["messages"] if asked.keys() == {"messages"} else asked
+        return digest([self.server.base_url, self.server.model, shown, self._params(request), request.sample])
+
+    def _limit(self, request: Request) -> int:
+        """Most tokens the answer may have."""
+        return request.max_tokens or self.server.max_tokens
+
+    def _params(self, request: Request) -> dict[str, Any]:
+        return self.server.params(request.sample) | {self.server.limit_name: self._limit(request)}
 
     async def _all(self, unique: Mapping[str, Request], advance: Callable[[int], None]) -> dict[str, Completion]:
         done: dict[str, Completion] = {}
@@ -174,7 +189,7 @@ class Client:
     async def _attempt(self, key: str, request: Request, number: int) -> tuple[Reply, dict[str, Any]]:
         """One HTTP call, begun when rates, a free slot and the budgets allow it, and its row."""
         async with self._slots:
-            bound = num_bytes(request) + AROUND_A_MESSAGE * len(request.messages), self.server.max_tokens
+            bound = num_bytes(request) + AROUND_A_MESSAGE * len(request.messages), self._limit(request)
             reserved = sum(bound), self.server.cost(bound[0], 0, bound[1]) or 0.0
             await self._reserve(reserved)
             try:
@@ -216,12 +231,9 @@ class Client:
         import openai
 
         server = self.server
-        messages: Any = [{name: clean(text) for name, text in message.items()} for message in request.messages]
         try:
             async with asyncio.timeout(server.timeout_s):  # the library's own limit starts anew with every byte
-                raw = await self._api.chat.completions.with_raw_response.create(
-                    model=server.model, messages=messages, extra_body=server.params(request.sample)
-                )
+                raw = await self.wire.send(self._api, server.model, self.wire.asked(request), self._params(request))
                 status, headers, body = raw.status_code, raw.headers, raw.text
         except openai.APIStatusError as error:
             status, headers, body = error.status_code, error.response.headers, error.response.text
@@ -240,8 +252,8 @@ class Client:
             "key_sha256": key,
             "model": self.server.model,
             "base_url": self.server.base_url,
-            "params": redact(self.server.params(request.sample)),
-            "prompt_sha": digest(list(map(dict, request.messages))),
+            "params": redact(self._params(request)),
+            "prompt_sha": digest([*map(dict, request.messages), *([request.prefix] if request.prefix else [])]),
             "sample": request.sample,
             "http_status": reply.status,
             "error": reply.error,
@@ -252,6 +264,7 @@ class Client:
             "tokens": asdict(tokens),
             "is_estimate": is_estimate,
             "cost_usd": self.server.cost(tokens.prompt, tokens.cached, tokens.completion),
+            **request.about,
         }
         return {name: self._hidden(value) for name, value in row.items()}
 
@@ -301,8 +314,9 @@ def completion(row: Mapping[str, Any], *, is_cached: bool = False) -> Completion
 
 
 def num_bytes(request: Request) -> int:
-    """Bytes of the messages' text: no tokenizer over bytes makes more tokens of it."""
-    return sum(len(text.encode("utf-8", "replace")) for message in request.messages for text in message.values())
+    """Bytes of the text that is sent: no tokenizer over bytes makes more tokens of it."""
+    texts = [text for message in request.messages for text in message.values()]
+    return sum(len(text.encode("utf-8", "replace")) for text in (*texts, request.prefix))
 
 
 def limiter(per_minute: float | None) -> "AsyncLimiter | None":

@@ -1,13 +1,15 @@
 """Chat with a Hugging Face causal language model in this process: conversations in; text, usage and finish reason out."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from latent_lab.backbone import ModelError, no_bars
-from latent_lab.calls.client import Completion, Message
+from latent_lab.calls.client import Completion, Message, Request
 from latent_lab.calls.reply import Usage
+from latent_lab.calls.wire import paragraphs
 from latent_lab.progress import progress
 from latent_lab.run import DeviceError
 
@@ -46,7 +48,7 @@ class Chat:
     def prompt(self, messages: Sequence[Message]) -> str:
         """The text that is continued: by the tokenizer's chat template, or, without one, the messages in paragraphs."""
         if self.tokenizer.chat_template is None:
-            return "\n\n".join([*(message["content"] for message in messages), ""])
+            return paragraphs(messages)
         given = [dict(message) for message in messages]
         return str(self.tokenizer.apply_chat_template(given, tokenize=False, add_generation_prompt=True))
 
@@ -55,33 +57,48 @@ class Chat:
     ) -> list[Completion]:
         """Continue conversations, ``batch_size`` at once; the completions are in their order, and greedy at temperature 0.
 
-        A prompt that leaves no room for ``max_tokens`` is a completion with an error. The same seed, conversations and batch size
-        give the same samples; the generators of the process stay as they were.
+        A prompt that leaves no room for ``max_tokens`` is a completion with an error. What is sampled depends on the seed and the
+        conversation alone.
         """
-        import torch
+        requests = [Request(tuple(messages)) for messages in conversations]
+        with progress("replying", len(requests), unit="replies") as advance:
+            sizes = {"batch_size": batch_size, "max_tokens": max_tokens}
+            return self.answer(requests, **sizes, temperature=temperature, seed=seed, advance=advance)
 
+    def answer(
+        self,
+        requests: Sequence[Request],
+        *,
+        batch_size: int,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        advance: Callable[[int], None] = lambda count: None,
+    ) -> list[Completion]:
+        """The same for requests, each with its own ``max_tokens`` where it names one and the seed ``seed + sample``."""
         has_template = self.tokenizer.chat_template is not None  # which writes the special tokens itself
-        ids = [self.tokenizer(self.prompt(c), add_special_tokens=not has_template)["input_ids"] for c in conversations]
+        texts = [self.prompt(request.messages) + request.prefix for request in requests]
+        ids = [self.tokenizer(text, add_special_tokens=not has_template)["input_ids"] for text in texts]
+        limits = [request.max_tokens or max_tokens for request in requests]
         room = getattr(self.model.config, "max_position_embeddings", None) or 10**9
-        done = {i: no_room(len(row), room - max_tokens) for i, row in enumerate(ids) if len(row) + max_tokens > room}
-        fitting = sorted((i for i in range(len(ids)) if i not in done), key=lambda i: (len(ids[i]), i))
-        devices = [self.model.device] if self.model.device.type == "cuda" else []
-        with progress("replying", len(ids), unit="replies") as advance, torch.random.fork_rng(devices):
-            torch.manual_seed(seed)
-            for start in range(0, len(fitting), batch_size):
-                part = fitting[start : start + batch_size]
-                done |= dict(zip(part, self._continue([ids[i] for i in part], max_tokens, temperature), strict=True))
-                advance(len(part))
+        done = {i: no_room(len(row), room - limits[i]) for i, row in enumerate(ids) if len(row) + limits[i] > room}
+        fitting = sorted((i for i in range(len(ids)) if i not in done), key=lambda i: (limits[i], len(ids[i]), i))
+        for part in parts(fitting, ids, limits, batch_size, room):
+            seeds = [seed_of(seed + requests[i].sample, ids[i]) for i in part]
+            written = self._continue([ids[i] for i in part], max(limits[i] for i in part), temperature, seeds)
+            done |= {i: self._completion(ids[i], new[: limits[i]]) for i, new in zip(part, written, strict=True)}
+            advance(len(part))
         return [done[i] for i in range(len(ids))]
 
-    def _continue(self, rows: Sequence[list[int]], max_tokens: int, temperature: float) -> list[Completion]:
-        """Continue one batch of token ids, padded on the left."""
+    def _continue(self, rows: Sequence[list[int]], max_tokens: int, temperature: float, seeds: Sequence[int]) -> list[list[int]]:
+        """Continue one batch of token ids, padded on the left; the new ids."""
         import torch
+
+        from latent_lab.calls.sampling import Drawn
 
         eos, longest = self.tokenizer.eos_token_id, max(map(len, rows))
         input_ids = torch.tensor([[eos] * (longest - len(row)) + row for row in rows], device=self.model.device)
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=self.model.device)
-        sampled: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
         greedy: dict[str, Any] = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
         with torch.no_grad():
             out = self.model.generate(
@@ -89,17 +106,39 @@ class Chat:
                 attention_mask=mask,
                 max_new_tokens=max_tokens,
                 pad_token_id=eos,
-                **(sampled if temperature else greedy),
+                **greedy,
+                **({"logits_processor": [Drawn(seeds, temperature)]} if temperature else {}),
             )
+        new: list[list[int]] = out[:, longest:].tolist()
+        return new
+
+    def _completion(self, prompt: Sequence[int], new: Sequence[int]) -> Completion:
+        """What new ids say, up to the first that ends the text."""
         stops = self.model.generation_config.eos_token_id
-        ends = {eos, *(stops if isinstance(stops, list) else [] if stops is None else [stops])}
-        completions = []
-        for row, new in zip(rows, out[:, longest:].tolist(), strict=True):
-            end = next((place for place, token in enumerate(new) if token in ends), None)
-            text = self.tokenizer.decode(new[:end], skip_special_tokens=True)
-            usage = Usage(len(row), 0, len(new) if end is None else end + 1, 0)
-            completions.append(Completion(text, None, "length" if end is None else "stop", usage))
-        return completions
+        ends = {self.tokenizer.eos_token_id, *(stops if isinstance(stops, list) else [] if stops is None else [stops])}
+        end = next((place for place, token in enumerate(new) if token in ends), None)
+        text = self.tokenizer.decode(new[:end], skip_special_tokens=True)
+        usage = Usage(len(prompt), 0, len(new) if end is None else end + 1, 0)
+        return Completion(text, None, "length" if end is None else "stop", usage)
+
+
+def parts(order: Sequence[int], ids: Sequence[Sequence[int]], limits: Sequence[int], size: int, room: int) -> Iterator[list[int]]:
+    """Cut an order of rows into batches of at most ``size`` in which every row has positions for the longest answer allowed."""
+    part: list[int] = []
+    for i in order:
+        longest = max(limits[j] for j in (*part, i))
+        if part and (len(part) == size or any(len(ids[j]) + longest > room for j in (*part, i))):
+            yield part
+            part = []
+        part.append(i)
+    if part:
+        yield part
+
+
+def seed_of(seed: int, ids: Sequence[int]) -> int:
+    """A seed for each prompt, whatever stands beside it."""
+    raw = " ".join(map(str, [seed, *ids])).encode()
+    return int.from_bytes(hashlib.blake2b(raw, digest_size=7).digest(), "big")
 
 
 def no_room(length: int, room: int) -> Completion:

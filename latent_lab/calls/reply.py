@@ -46,7 +46,7 @@ class Reply:
 
 
 def read_reply(status: int, headers: Mapping[str, str], body: str, now: datetime | None = None) -> Reply:
-    """Read a whole response of ``/chat/completions``.
+    """Read a whole response of ``/chat/completions``, or of ``/completions``, whose choices hold a ``text``.
 
     An error status, a body that is no JSON object and a body without a choice are errors; all but refusals (4xx other than 408,
     409 and 429, and 429 for a quota that is used up) are transient. A choice without text (``content: null``) is an answer: the
@@ -65,6 +65,8 @@ def read_reply(status: int, headers: Mapping[str, str], body: str, now: datetime
     choices = whole.get("choices") if isinstance(whole, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
+    if isinstance(choice, dict) and message is None and isinstance(choice.get("text"), str):
+        message = {"content": choice["text"]}
     if not isinstance(choice, dict) or not isinstance(message, dict):
         said = f": {error_message(body)}" if isinstance(whole, dict) and whole.get("error") else ""
         return Reply(status, usage=usage, error=f"no choice in the answer{said}", is_transient=True, retry_after=wait)

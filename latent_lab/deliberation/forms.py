@@ -2,7 +2,8 @@
 
 The table has a row for each method, run and problem, with the columns ``problem_id``, ``seed``, ``experiment_type`` and, for
 every iteration k from 0, ``iteration_k_correct``; ``iteration_k_answer``, ``correct_answer_gt`` and ``year`` may be missing. A
-``results.json`` holds one run of one method with everything that was written. A folder is read with all such files in it.
+``results.json`` holds one run of one method with everything that was written. A folder is read with all such files in it. The
+``samples.jsonl`` of ``task=summarize`` is read as well, by itself.
 """
 
 import csv
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from latent_lab.deliberation.chains import Chain, Iteration, Table, checked
+from latent_lab.deliberation.samples import of_samples
 from latent_lab.problems import DataError
 from latent_lab.problems.files import decoded, is_int, mapping, names, parsed, plain, wrong
 
@@ -22,7 +24,7 @@ FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true
 """How a table may write whether an answer is right, in any case."""
 NOTHING = frozenset({"", "none", "nan", "null"})
 """How a table may write that there is no answer, in any case."""
-FORMS = "a table (.csv), a results.json, or a folder of them"
+FORMS = "a table (.csv), a results.json, a folder of them, or the samples.jsonl of task=summarize"
 LENGTH = "length"
 """The finish reason of a text that was cut."""
 
@@ -34,10 +36,10 @@ def read(path: Path) -> Table:
     files = [path]
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.suffix == ".csv" or file.name.endswith("results.json"))
-    if not files or files[0].suffix not in (".csv", ".json"):
+    if not files or files[0].suffix not in READERS:
         found = "nothing that can be read" if path.is_dir() else f"the suffix {path.suffix!r}"
         raise DataError(f"{path}: found {found}; allowed: {FORMS}")
-    chains = [chain for file in files for chain in (of_table(file) if file.suffix == ".csv" else of_results(file))]
+    chains = [chain for file in files for chain in READERS[file.suffix](file)]
     unfinished = [chain for chain in chains if chain.is_error]
     if len(unfinished) == len(chains):
         raise DataError(f"{unfinished[0].where}: every record is an error; at least one needs its iterations")
@@ -203,3 +205,7 @@ def usages(calls: object) -> Iterator[int | None]:
             usage = call["token_usage"]
             count = usage.get("completion_tokens") if isinstance(usage, dict) else None
             yield count if is_int(count) else None
+
+
+READERS = {".csv": of_table, ".json": of_results, ".jsonl": of_samples}
+"""What reads a file, by its suffix."""

@@ -1,12 +1,10 @@
 """One evaluation of a run: its folder, its model, its problems, and what ``task=answers`` does with them."""
 
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +21,7 @@ from latent_lab.grading.judges import Asking
 from latent_lab.grading.task import Answers
 from latent_lab.grading.tools import add_tools, with_tools
 from latent_lab.job import Job
-from latent_lab.problems import DataError, Problem
+from latent_lab.problems import DataError, Problem, fingerprint
 from latent_lab.run import CONFIG, RESULT, Run, accelerator, open_run_together, seed_everything
 from latent_lab.supervision import StepDecoder
 
@@ -185,9 +183,3 @@ def seen(problems: Sequence[Problem], trained: TrainConfig) -> int | None:
     except DataError:
         return None
     return sum(p.question in known for p in problems)
-
-
-def fingerprint(what: Path | Sequence[Problem]) -> str:
-    """A short hash of a file's bytes or of problems."""
-    raw = what.read_bytes() if isinstance(what, Path) else json.dumps([astuple(p)[:4] for p in what]).encode()
-    return hashlib.blake2b(raw, digest_size=8).hexdigest()

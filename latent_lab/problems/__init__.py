@@ -1,6 +1,10 @@
 """Problems: the one record every dataset yields, and the datasets (a file a family)."""
 
-from dataclasses import dataclass, field
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 Split = Literal["train", "valid", "test"]
@@ -32,3 +36,11 @@ class Dataset(Protocol):
     def load(self, split: Split) -> list[Problem]:
         """Read one whole split, or raise :class:`DataError`; nothing is half-read."""
         ...
+
+
+def fingerprint(what: Path | Sequence[Problem]) -> str:
+    """A short hash of a file's bytes or of problems."""
+    if isinstance(what, Path):
+        with what.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+    return hashlib.blake2b(json.dumps([astuple(p)[:4] for p in what]).encode(), digest_size=8).hexdigest()

@@ -12,9 +12,9 @@ from typing import Any, cast
 from latent_lab.backbone import ModelError, Scratch, digit_tokenizer
 from latent_lab.config import NOT_RESULT, EvalConfig
 from latent_lab.files import atomic, write_lines
-from latent_lab.grading.session import fingerprint, trained_config
+from latent_lab.grading.session import trained_config
 from latent_lab.job import Job
-from latent_lab.problems import SPLITS, DataError, Dataset, Problem, Split
+from latent_lab.problems import SPLITS, DataError, Dataset, Problem, Split, fingerprint
 from latent_lab.problems.files import NoSplit
 from latent_lab.report.card_figure import draw
 from latent_lab.report.card_task import DataCard

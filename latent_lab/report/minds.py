@@ -11,8 +11,8 @@ import yaml
 
 from latent_lab.config import NOT_RESULT, EvalConfig
 from latent_lab.files import atomic
-from latent_lab.grading.session import fingerprint
 from latent_lab.job import Job
+from latent_lab.problems import fingerprint
 from latent_lab.report.minds_task import MindsTask
 from latent_lab.report.sweep_figure import draw_sweep
 from latent_lab.report.thoughts_claims import SITE

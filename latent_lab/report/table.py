@@ -11,10 +11,10 @@ from typing import Any, cast
 
 from latent_lab.config import NOT_RESULT, ConfigError, EvalConfig
 from latent_lab.files import atomic
-from latent_lab.grading.session import CHECKPOINT, fingerprint, trained_config
+from latent_lab.grading.session import CHECKPOINT, trained_config
 from latent_lab.job import Job
 from latent_lab.overrides import as_typed
-from latent_lab.problems import DataError, Dataset, Problem, Split
+from latent_lab.problems import DataError, Dataset, Problem, Split, fingerprint
 from latent_lab.problems.files import NoSplit
 from latent_lab.report.graded import graded as graded_as
 from latent_lab.report.shortcuts import floors

@@ -229,7 +229,7 @@ def test_what_is_no_results_file_is_said_to_be(text: str, message: str, tmp_path
 
 
 def test_a_path_to_nothing_says_so(tmp_path: Path) -> None:
-    allowed = "allowed: a table (.csv), a results.json, or a folder of them"
+    allowed = "allowed: a table (.csv), a results.json, a folder of them, or the samples.jsonl of task=summarize"
     (tmp_path / "notes.txt").touch()
     for path, message in (
         (tmp_path / "none.csv", f"no such file or folder; relative paths start at {Path.cwd()}"),

@@ -2,23 +2,20 @@
 
 import json
 import logging
-import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chatmodel import PLANNING, save_chat_model
 from faultserver import FaultServer, answer, error
+from serving import environment, transformers_serve
 from tiny import evaluate, result, rows, train
 
 from latent_lab.backbone import ModelError
@@ -27,7 +24,6 @@ from latent_lab.grading.judge import JudgeError
 
 pytest.importorskip("openai", reason="the extra api is not installed")
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 KEY = "sk-e2e-0123456789abcdef"
 
 
@@ -40,10 +36,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_KEY", KEY)
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(REPOSITORY)}
 
 
 def openai_at(base_url: str, *overrides: str) -> list[str]:
@@ -209,40 +201,6 @@ def test_who_cannot_be_asked_is_said_before_any_work(run: Path, tmp_path: Path, 
     with pytest.raises(ModelError, match=r"^judge\.path: given 'nowhere'; allowed: "):
         evaluate(run, f"out={tmp_path / 'l'}", "judge=local", "judge.path=nowhere")
     assert list(tmp_path.rglob("samples.jsonl")) == []
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def transformers_serve(model: Path, log: Path) -> Iterator[str]:
-    """``transformers serve`` with a model of one's own; skips where the extra lacks."""
-    pytest.importorskip("fastapi", reason="transformers[serving] is not installed")
-    pytest.importorskip("uvicorn", reason="transformers[serving] is not installed")
-    port = free_port()
-    program = "from transformers.cli.transformers import main; main()"
-    asked = ["serve", str(model), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-c", program, *asked], stdout=file, stderr=subprocess.STDOUT, env=environment()
-        )
-    try:
-        for _ in range(600):
-            assert process.poll() is None, log.read_text()
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
-                    break
-            except OSError:
-                time.sleep(0.1)
-        else:
-            pytest.fail(f"transformers serve is not ready after a minute: {log.read_text()}")
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_a_real_server_judges(run: Path, tmp_path: Path) -> None:

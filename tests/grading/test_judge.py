@@ -392,7 +392,7 @@ def test_a_local_model_judges_with_and_without_a_chat_template(tmp_path: Path, t
 def test_local_votes_are_sampled_with_seeds_of_their_own(tmp_path: Path) -> None:
     save_chat_model(tmp_path / "model", (PLANNING, EXECUTION))
     judge = LocalJudge(path=str(tmp_path / "model"), max_tokens=5, temperature=1.0, votes=3, calibration=0)
-    cases = [replace(CASE, id=str(n)) for n in range(12)]
+    cases = [replace(CASE, id=str(n), question=f"Case {n}: {CASE.question}") for n in range(12)]
 
     def kinds(judge: LocalJudge) -> list[list[str]]:
         judged(judge, cases, tmp_path)

@@ -284,7 +284,7 @@ def test_rows_are_aligned() -> None:
 
 def test_no_path_and_a_bad_file_are_one_line() -> None:
     asked = job("eval", ["task=iterations"])
-    allowed = "allowed: a table (.csv), a results.json, or a folder of them; write path=FILE"
+    allowed = "allowed: a table (.csv), a results.json, a folder of them, or the samples.jsonl of task=summarize; write path=FILE"
     with pytest.raises(ConfigError, match=r"^path: given nothing; ") as error:
         asked.config.task.run(asked)
     assert str(error.value) == f"path: given nothing; {allowed}"

@@ -1,0 +1,67 @@
+"""Calls of a model in this process: rows of the same ledger, so that what is answered is never computed again, either."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from latent_lab.calls.client import Completion, Request, completion, digest, moment
+from latent_lab.calls.ledger import Ledger
+
+Answer = Callable[[Sequence[Request]], list[Completion]]
+
+
+@dataclass
+class Here:
+    """A model in this process that writes to a ledger, after every batch."""
+
+    ledger: Ledger
+    identity: Mapping[str, Any]
+    """All that decides an answer besides the request: the model, its weights, how it samples."""
+    answer: Answer
+    batch_size: int
+    """Requests answered between two writings."""
+
+    def key(self, request: Request) -> str:
+        """SHA-256 over all that decides an answer."""
+        asked = [list(map(dict, request.messages)), request.prefix, request.max_tokens, request.sample]
+        return digest([dict(self.identity), *asked])
+
+    def complete(self, requests: Sequence[Request], advance: Callable[[int], None] = lambda count: None) -> list[Completion]:
+        """Answer requests, in their order; equal ones, and those the ledger knows, are not computed again."""
+        keys = [self.key(request) for request in requests]
+        missing = {key: each for key, each in zip(keys, requests, strict=True) if self.ledger.answered(key) is None}
+        new: dict[str, dict[str, Any]] = {}
+        # Alike in length stand together: the longest of a batch decides what it costs.
+        order = sorted(missing, key=lambda key: (missing[key].max_tokens or 0, sum(map(len, texts(missing[key]))), key))
+        for start in range(0, len(order), self.batch_size):
+            part = order[start : start + self.batch_size]
+            started = moment()
+            for key, done in zip(part, self.answer([missing[key] for key in part]), strict=True):
+                new[key] = self._row(key, missing[key], done, started)
+                self.ledger.add(new[key])
+            advance(len(part))
+        found = [(key, self.ledger.answered(key) or new[key]) for key in keys]
+        return [replace(completion(row), is_cached=key not in new) for key, row in found]
+
+    def _row(self, key: str, request: Request, done: Completion, started: str) -> dict[str, Any]:
+        return {
+            "key_sha256": key,
+            "model": self.identity["model"],
+            "prompt_sha": digest([*map(dict, request.messages), *([request.prefix] if request.prefix else [])]),
+            "sample": request.sample,
+            "error": done.error,
+            "text": done.text,
+            "reasoning": done.reasoning,
+            "finish_reason": done.finish_reason,
+            "tokens": asdict(done.usage),
+            "is_estimate": False,
+            "cost_usd": 0.0,
+            **request.about,
+            "t_start": started,
+            "t_end": moment(),
+        }
+
+
+def texts(request: Request) -> list[str]:
+    """All that is given to the model."""
+    return [*(message["content"] for message in request.messages), request.prefix]

@@ -1,0 +1,292 @@
+"""The loop: think, hand something on, think again. One chain is one generator that asks and is answered.
+
+A chain reads from top to bottom as if it were alone. It yields the requests it waits for; :func:`driven` takes those of all
+chains together, so that servers are asked concurrently and local models in batches.
+"""
+
+import math
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from latent_lab.calls.client import AROUND_A_MESSAGE, Completion, Request, num_bytes
+from latent_lab.deliberation.backends import Backend, Caller
+from latent_lab.deliberation.handing import Note, noted
+from latent_lab.deliberation.plan import Plan
+from latent_lab.deliberation.settings import BEGINNING, SAMPLES
+from latent_lab.deliberation.texts import Spans, last, trace
+from latent_lab.problems import Problem
+from latent_lab.progress import progress
+
+STRIDE = 1000
+"""Numbers of samples between two chains; iterations take those between."""
+LENGTH, STOP = "length", "stop"
+
+Talk = Generator[list[Request], list[Completion], Any]
+"""Something that asks and is answered."""
+Row = dict[str, Any]
+
+
+@dataclass
+class Spent:
+    """Tokens and US dollars of some calls."""
+
+    prompt: int = 0
+    completion: int = 0
+    usd: float = 0.0
+
+    def add(self, done: Completion, backend: Backend) -> None:
+        """Count a call."""
+        usage = done.usage
+        self.prompt, self.completion = self.prompt + usage.prompt, self.completion + usage.completion
+        self.usd += backend.cost(usage.prompt, usage.cached, usage.completion) or 0.0
+
+
+@dataclass
+class Written:
+    """One attempt, or one text that is handed on, as it came out of one or more calls."""
+
+    text: str = ""
+    """All of it, with what it was begun with."""
+    finish_reason: str | None = None
+    """Of the last call; ``budget`` where there was no room for one."""
+    spent: Spent = field(default_factory=Spent)
+    calls: int = 0
+    error: str | None = None
+
+
+@dataclass
+class ChainState:
+    """One chain on its way: where it is, what it has spent, what was handed on."""
+
+    plan: Plan
+    spans: Spans
+    method: str
+    problem: Problem
+    number: int
+    spent: Spent = field(default_factory=Spent)
+    notes: list[str] = field(default_factory=list)
+    iteration: int = 0
+
+    def about(self, role: str, part: int) -> dict[str, Any]:
+        """What a call of this chain is for; first attempts belong to all methods."""
+        method = self.method if self.iteration or role == "summary" else SAMPLES
+        where = {"sample_id": self.problem.id, "method": method, "chain": self.number, "iteration": self.iteration}
+        return {**where, "role": role, "part": part}
+
+    @property
+    def sample(self) -> int:
+        """Number of the sample: another one for each chain and iteration."""
+        return STRIDE * self.number + self.iteration
+
+    def room(self, backend: Backend, step: Spent, step_tokens: int, step_usd: float | None, asked: Request) -> int:
+        """Tokens that the next call may write within all budgets; below 1: none."""
+        settings = self.plan.settings
+        rooms: list[float] = [backend.max_tokens, step_tokens - step.completion]
+        if settings.chain_tokens is not None:
+            rooms.append(settings.chain_tokens - self.spent.completion)
+        dollars = [most - spent.usd for most, spent in ((step_usd, step), (settings.chain_usd, self.spent)) if most is not None]
+        if dollars:
+            prompt = num_bytes(asked) + AROUND_A_MESSAGE * len(asked.messages)  # no prompt has more tokens than that
+            left, price = min(dollars) - (backend.cost(prompt, 0, 0) or 0.0), backend.cost(0, 0, 1) or 0.0
+            rooms.append(left / price if price else math.inf if left >= 0 else 0)
+        return int(min(rooms))
+
+
+def asking(
+    state: ChainState, backend: Backend, role: str, prompt: str, begun: str, tokens: int, usd: float | None, part: int = 0
+) -> Talk:
+    """Ask until the text ends by itself or a budget ends it; where it is cut off, it is continued if it can be."""
+    written = Written(begun)
+    while True:
+        bare = Request(({"role": "user", "content": prompt},), state.sample, written.text)
+        room = state.room(backend, written.spent, tokens, usd, bare)
+        if room < 1:
+            written.finish_reason = LENGTH if written.calls and written.spent.completion >= tokens else "budget"
+            return written
+        (done,) = yield [replace(bare, max_tokens=room, about=state.about(role, part + written.calls))]
+        written.calls += 1
+        if done.error:
+            written.error = done.error
+            return written
+        for counted in (written.spent, state.spent):
+            counted.add(done, backend)
+        thought = f"{done.reasoning}\n{state.plan.think_end}\n" if done.reasoning else ""
+        written.text += thought + (done.text or "")
+        written.finish_reason = done.finish_reason
+        is_full = done.usage.completion < room  # cut off before its limit: there are no positions left
+        if done.finish_reason != LENGTH or not backend.can_begin or thought or is_full:
+            return written
+
+
+def chain(plan: Plan, spans: Spans, method: str, problem: Problem, number: int) -> Talk:
+    """Think about a problem again and again; returns a row for each iteration, carried on where the chain ended before."""
+    state, settings = ChainState(plan, spans, method, problem, number), plan.settings
+    rows: list[Row] = []
+    prompt, begun = plan.reason.filled({"question": problem.question}), ""
+    for k in range(1 if method == SAMPLES else settings.iterations + 1):
+        state.iteration = k
+        tokens = settings.step_tokens or plan.backend.max_tokens
+        written = yield from asking(state, plan.backend, "reason", prompt, begun, tokens, settings.step_usd)
+        if written.error or not written.calls:
+            rows = rows or [missing(state, written)]
+            rows[-1] |= {"error": written.error, "stop_reason": "error" if written.error else "budget"}
+            break
+        rows.append(graded(state, written))
+        if k == settings.iterations or method == SAMPLES or (why := ended(state, rows, written)):
+            rows[-1]["stop_reason"] = "fixed" if k == settings.iterations or method == SAMPLES else why
+            break
+        note: Note = yield from handed_on(state, rows, written)
+        rows[-1] |= note.columns | {"cum_tokens": state.spent.completion, "cum_usd": state.spent.usd}
+        if why := stuck(state, note):
+            rows[-1] |= {"stop_reason": why, "error": note.error}
+            break
+        state.notes = [note.text] if settings.memory == "running" and note.is_asked else [*state.notes, note.text]
+        prompt, begun = following(state, note)
+    return rows if method == SAMPLES else [*rows, *carried(rows[-1], settings.iterations)]
+
+
+def handed_on(state: ChainState, rows: Sequence[Row], written: Written) -> Talk:
+    """What the next iteration is given."""
+    plan, method = state.plan, state.method
+    if method == "longer":
+        return Note(written.text)
+    if method == "wait":
+        thinking = written.text.rpartition(plan.think_end)[0] if plan.think_end in written.text else written.text
+        return Note(thinking.rstrip() + plan.settings.wait)
+    thinking = trace(written.text, plan.think_end)
+    if method == "tail":
+        return Note(last(thinking, plan.kept(thinking, state.spans), state.spans))
+    seed = f"{state.problem.id} {state.number} {state.iteration}"
+
+    def ask(asked: str, part: int) -> Talk:
+        return (yield from asking(state, plan.summariser, "summary", asked, "", plan.settings.summary_tokens, None, part))
+
+    known = state.notes[-1] if plan.settings.memory == "running" and state.notes else ""
+    return (yield from noted(plan, state.spans, method, state.problem, written.text, rows[-1]["answer"], known, seed, ask))
+
+
+def following(state: ChainState, note: Note) -> tuple[str, str]:
+    """Prompt of the next attempt, and what its reply begins with."""
+    plan, settings = state.plan, state.plan.settings
+    first = plan.reason.filled({"question": state.problem.question})
+    if state.method in BEGINNING or plan.hand_on == "reply":
+        return first, note.text
+    count = {"all": len(state.notes), "window": settings.window}.get(settings.memory, 1)
+    kept = list(enumerate(state.notes, start=1))[-count:]
+    attempts = "\n\n".join(f"ATTEMPT {number}:\n{text}" for number, text in kept)
+    memory = note.text if settings.memory == "running" else attempts
+    return plan.again.filled({"question": state.problem.question, "memory": memory}), ""
+
+
+def graded(state: ChainState, written: Written) -> Row:
+    """The row of an attempt."""
+    plan, problem = state.plan, state.problem
+    is_cut = written.finish_reason in (LENGTH, "budget")
+    is_again = state.iteration > 0 and plan.hand_on == "prompt" and state.method not in BEGINNING
+    verdict = plan.grading.verdict(written.text, problem.answer, truncated=is_cut)
+    return {
+        **head(state),
+        "answer": verdict.answer,
+        "extractor": verdict.extractor,
+        "correct": verdict.correct is True,
+        "reason": verdict.reason,
+        "finish_reason": written.finish_reason,
+        "reasoning": written.text,
+        "reasoning_tokens": written.spent.completion,
+        "prompt_tokens": written.spent.prompt,
+        "calls": written.calls,
+        "summary": None,
+        "summary_tokens": None,
+        "summary_cut": None,
+        "prompt_sha256": (plan.again if is_again else plan.reason).sha256,
+        "cum_tokens": state.spent.completion,
+        "cum_usd": state.spent.usd,
+        "stop_reason": None,
+        "error": None,
+        "is_carried": False,
+    }
+
+
+def head(state: ChainState) -> Row:
+    """Whose row it is."""
+    year = state.problem.meta.get("year")
+    return {
+        "method": state.method,
+        "id": state.problem.id,
+        "chain": state.number,
+        "iteration": state.iteration,
+        "gold": state.problem.answer,
+        "year": None if year is None else str(year),
+    }
+
+
+def missing(state: ChainState, written: Written) -> Row:
+    """The row of a first attempt that never came."""
+    return graded(state, replace(written, text="", finish_reason=None)) | {"reason": "no_answer"}
+
+
+def ended(state: ChainState, rows: Sequence[Row], written: Written) -> str | None:
+    """Why a chain ends after an attempt; None: it goes on."""
+    settings = state.plan.settings
+    answers = [row["answer"] for row in rows[-settings.agree :]]
+    same = state.plan.grading.equivalence.same
+    if settings.stop == "oracle_stop" and rows[-1]["correct"]:
+        return "oracle_stop"
+    is_agreed = len(answers) == settings.agree and None not in answers and all(same(each, answers[0]) for each in answers)
+    if settings.stop == "agreement" and is_agreed:
+        return "agreement"
+    if state.method in ("longer", "segment") and written.finish_reason == STOP:
+        return "finished"
+    if written.finish_reason == "budget":
+        return "budget"
+    return None
+
+
+def stuck(state: ChainState, note: Note) -> str | None:
+    """Why a chain ends over what would be handed on."""
+    if note.error:
+        return "error"
+    if note.is_budget:
+        return "budget"
+    if state.plan.settings.stop == "no_change" and state.notes and note.text == state.notes[-1]:
+        return "no_change"
+    return None
+
+
+def carried(row: Row, iterations: int) -> list[Row]:
+    """The last row again for every iteration that a chain did not need: its answer stands, and nothing is spent."""
+    nothing = dict.fromkeys(("reasoning", "summary", "summary_tokens", "summary_cut"))
+    nothing |= {"reasoning_tokens": 0, "prompt_tokens": 0, "calls": 0, "is_carried": True}
+    return [row | nothing | {"iteration": k} for k in range(row["iteration"] + 1, iterations + 1)]
+
+
+def driven(chains: Sequence[Talk], callers: Mapping[str, Caller]) -> list[list[Row]]:
+    """Let all chains think, each as far as it waits for an answer, then answer all that wait; ``callers`` by role."""
+    rows: dict[int, list[Row]] = {}
+    rounds = 0
+    waiting: dict[int, list[Request]] = {}
+
+    def go_on(i: int, answers: list[Completion] | None) -> None:
+        try:
+            waiting[i] = chains[i].send(answers) if answers is not None else next(chains[i])
+        except StopIteration as ended:
+            rows[i] = ended.value
+
+    for i in range(len(chains)):
+        go_on(i, None)
+    while waiting:
+        rounds += 1
+        asked = [(i, request) for i, requests in waiting.items() for request in requests]
+        answers: dict[int, list[Completion]] = {i: [] for i in waiting}
+        for role, caller in callers.items():
+            mine = [(i, request) for i, request in asked if request.about["role"] == role]
+            if mine:
+                with progress(f"round {rounds}, {role}", len(mine), unit="calls") as advance:
+                    completions = caller.complete([request for _, request in mine], advance)
+                for (i, _), done in zip(mine, completions, strict=True):
+                    answers[i].append(done)
+        waiting.clear()
+        for i, given in answers.items():
+            go_on(i, given)
+    return [rows[i] for i in range(len(chains))]

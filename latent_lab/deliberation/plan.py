@@ -1,0 +1,92 @@
+"""A plan: the settings of a loop with all that was left to the backend filled in, and checked against what it can do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from latent_lab.config import ConfigError
+from latent_lab.deliberation.backends import Backend
+from latent_lab.deliberation.prompts import Prompt, load_prompt
+from latent_lab.deliberation.settings import ASKING, BEGINNING, Settings
+from latent_lab.deliberation.texts import Spans
+from latent_lab.grading.answers import Equivalence, Grading
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a chain needs besides its problem."""
+
+    settings: Settings
+    backend: Backend
+    summariser: Backend
+    methods: tuple[str, ...]
+    hand_on: str
+    think_end: str
+    share: float | None
+    grading: Grading
+    reason: Prompt
+    again: Prompt
+    summarise: Prompt
+    summarise_chunk: Prompt
+    running: Prompt
+
+    @property
+    def prompts(self) -> dict[str, dict[str, str]]:
+        """Name and hash of every prompt."""
+        kinds = ("reason", "again", "summarise", "summarise_chunk", "running")
+        return {kind: {"name": getattr(self, kind).name, "sha256": getattr(self, kind).sha256} for kind in kinds}
+
+    def kept(self, text: str, spans: Spans) -> int:
+        """How many tokens of a trace are kept."""
+        return self.settings.k if self.share is None else max(round(self.share * len(spans(text))), 1)
+
+
+def planned(settings: Settings, backend: Backend, summariser: Backend, extractors: Sequence[str] = ()) -> Plan:
+    """Fill in what is ``auto`` or empty; :class:`ConfigError` for what the backend cannot do. ``extractors`` are a run's own."""
+    suits = backend.suits
+    methods = tuple(settings.methods) or suits.methods
+    hand_on = suits.hand_on if settings.hand_on == "auto" else settings.hand_on
+    begins = [m for m in methods if m in BEGINNING] + ["hand_on=reply"] * (hand_on == "reply")
+    if begins and not backend.can_begin:
+        advice = "a backend that can: backend.api=completions, backend.prefill=vllm, or backend=local"
+        raise ConfigError("task.methods", begins[0], f"the backend cannot continue a reply that is begun; allowed: {advice}")
+    if (settings.step_tokens or 0) > backend.max_tokens and not backend.can_begin:
+        rest = f"the backend cannot continue a reply that is cut off; allowed: up to backend.max_tokens={backend.max_tokens}"
+        raise ConfigError("task.step_tokens", settings.step_tokens, rest)
+    if hand_on == "reply" and settings.memory not in ("all", "last"):
+        rest = "a reply begins with what was handed on last; allowed: last (which all means there), or hand_on=prompt"
+        raise ConfigError("task.memory", settings.memory, rest)
+    if backend.temperature == 0 and settings.num_samples > 1:
+        raise ConfigError(
+            "task.chains", settings.chains, "with temperature=0 all chains are the same; allowed: 1, with samples=1"
+        )
+    if suits.hand_on == "reply" and hand_on == "prompt":
+        raise ConfigError("task.hand_on", hand_on, "a run of this laboratory knows questions alone; allowed: reply")
+    if suits.hand_on == "reply" and summariser is backend and (asks := ASKING & set(methods)):
+        rest = (
+            "a run of this laboratory writes no summaries; allowed: with a summariser=, or first_k, last_k, random_k, tail, wait"
+        )
+        raise ConfigError("task.methods", sorted(asks)[0], rest)
+    for name in ("step_usd", "chain_usd"):
+        if getattr(settings, name) is not None and None in (backend.cost(1, 0, 1), summariser.cost(1, 0, 1)):
+            rest = "money is counted only with prices; allowed: with price_input and price_output of backend and summariser"
+            raise ConfigError(f"task.{name}", getattr(settings, name), rest)
+    if hand_on == "reply" and settings.again != "auto":
+        raise ConfigError(
+            "task.again", settings.again, "a reply that is begun follows the first prompt; allowed: auto, or hand_on=prompt"
+        )
+    equivalence = Equivalence(settings.equivalence)
+    return Plan(
+        settings,
+        backend,
+        summariser,
+        methods,
+        hand_on,
+        suits.think_end if settings.think_end == "auto" else settings.think_end,
+        0.5 if settings.share is None and suits.hand_on == "reply" else settings.share,
+        Grading(tuple(settings.extractors or suits.extractors or extractors), equivalence, settings.accept_truncated),
+        load_prompt("reason", suits.reason if settings.reason == "auto" else settings.reason),
+        load_prompt("again", suits.again if settings.again == "auto" else settings.again),
+        load_prompt("summarise", settings.summarise),
+        load_prompt("summarise", settings.summarise_chunk),
+        load_prompt("running", settings.running),
+    )

@@ -1,0 +1,209 @@
+"""What ``task=summarize`` does: chains of attempts asked through a ledger, analysed, and held against votes at equal tokens."""
+
+import csv
+import io
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latent_lab.calls.ledger import open_ledger, totals
+from latent_lab.config import NOT_RESULT, ConfigError, EvalConfig, Nothing
+from latent_lab.deliberation.analysis import analysis
+from latent_lab.deliberation.backends import Backend, LabRun
+from latent_lab.deliberation.chains import checked
+from latent_lab.deliberation.loop import chain, driven
+from latent_lab.deliberation.plan import Plan, planned
+from latent_lab.deliberation.rivals import at_equal_tokens, curves, drawn
+from latent_lab.deliberation.samples import chains_of
+from latent_lab.deliberation.settings import METHODS, SAMPLES
+from latent_lab.files import atomic
+from latent_lab.job import Job
+from latent_lab.overrides import as_typed
+from latent_lab.problems import DataError, Problem, fingerprint
+from latent_lab.report.iterations import aligned
+from latent_lab.report.iterations import in_words as iterations_in_words
+from latent_lab.report.iterations_figure import draw
+from latent_lab.report.study_page import interval, p_value, write
+from latent_lab.report.summarize_figure import draw_tokens
+from latent_lab.run import RESULT, open_run
+from latent_lab.run import SAMPLES as SAMPLES_FILE
+
+if TYPE_CHECKING:
+    from latent_lab.report.summarize_task import SummarizeTask
+
+log = logging.getLogger(__name__)
+
+TABLES, TOKENS, ITERATIONS, PAGE = "tables.csv", "tokens.png", "iterations.png", "report.html"
+Row = dict[str, Any]
+
+
+class DeliberationError(ValueError):
+    """Too many chains ended in a failed call; what was answered is kept, and the message says what to do."""
+
+
+def summarize(task: "SummarizeTask", job: Job) -> dict[str, Any]:
+    """Do ``task=summarize``: see :class:`latent_lab.report.summarize_task.SummarizeTask`."""
+    config: EvalConfig = job.config
+    started = time.monotonic()
+    plan, problems = prepared(task, config)
+    folder = Path(config.out) if config.out else Path(config.outputs) / "summarize" / job.slug
+    if config.run and not config.out:
+        folder = config.run_folder / "eval" / job.slug
+    hashes = {f"{kind}_prompt": each["sha256"] for kind, each in plan.prompts.items()}
+    identity = {"problems": fingerprint(problems), **hashes, **plan.summariser.identity(config), **plan.backend.identity(config)}
+    options: dict[str, Any] = {"command": job.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
+    with open_run(folder, {**job.plain, **identity}, **options) as run:
+        if run.result is None:
+            plan.backend.check_ready(config)
+            plan.summariser.check_ready(config)
+            run.track(config.tracker, job_type="eval", group=job.group)
+            rows, calls = deliberated(plan, problems, folder, config)
+            run.samples(rows)
+            check_errors(rows, task.max_errors)
+            result = {"task": "summarize", **described(plan, problems), "calls": totals(calls), **found(rows, plan, config.seed)}
+            shown(result, folder, [*map(as_typed, job.command)])
+            run.finish({**result, "seconds": round(time.monotonic() - started, 3)})
+        else:
+            log.info("%s is complete; its stored result is used (overwrite=true does it again)", folder)
+    stored = run.result or {}
+    for line in in_words(stored):
+        log.info("%s", line)
+    log.info("%s: %s", folder, ", ".join((PAGE, TOKENS, ITERATIONS, TABLES, SAMPLES_FILE, RESULT)))
+    return stored
+
+
+def prepared(task: "SummarizeTask", config: EvalConfig) -> tuple[Plan, list[Problem]]:
+    """The plan, and the problems; whatever is wrong with either is said here, before anything is asked."""
+    backend: Backend = LabRun() if isinstance(config.backend, Nothing | None) else config.backend
+    if not config.run and isinstance(backend, LabRun):
+        raise ConfigError("backend", None, "allowed: local, openai, vllm, fireworks, together, or run=RUN for one of your runs")
+    if config.run and not isinstance(backend, LabRun):
+        raise ConfigError("run", config.run, "with this backend nobody asks the run; allowed: backend=run, or no run=")
+    extractors: Sequence[str] = ()
+    dataset = config.dataset
+    if isinstance(backend, LabRun):
+        from latent_lab.grading.session import trained_config
+
+        trained = trained_config(config.run_folder)
+        extractors, dataset = trained.stage.extractors, dataset or trained.dataset
+        backend = backend.settled(config)
+    summariser: Backend = backend if isinstance(config.summariser, Nothing | None) else config.summariser
+    plan = planned(task, backend, summariser, extractors)
+    problems = dataset.load(config.split)[: config.limit][: task.problems]
+    if not problems:
+        raise DataError(f"split={config.split}: the dataset has no problem there; choose another split or dataset")
+    return plan, problems
+
+
+def deliberated(plan: Plan, problems: Sequence[Problem], folder: Path, config: EvalConfig) -> tuple[list[Row], list[Row]]:
+    """The rows of all samples, and those of the ledger. What the ledger knows is not asked again: a killed command goes on."""
+    with ExitStack() as stack:
+        ledger = stack.enter_context(open_ledger(folder))
+        thinks = stack.enter_context(plan.backend.opened(ledger, config))
+        same = plan.summariser is plan.backend
+        sums_up = thinks if same else stack.enter_context(plan.summariser.opened(ledger, config))
+        wanted = [(method, number) for method in plan.methods for number in range(plan.settings.chains)]
+        wanted += [(SAMPLES, number) for number in range(plan.settings.num_samples)]
+        talks = [chain(plan, thinks.spans, method, problem, n) for method, n in wanted for problem in problems]
+        rows = driven(talks, {"reason": thinks.caller, "summary": sums_up.caller})
+        return [row for each in rows for row in each], list(ledger.rows)
+
+
+def check_errors(rows: Sequence[Row], most: float) -> None:
+    """Raise :class:`DeliberationError` where more chains than allowed ended in a failed call."""
+    chains = {(row["method"], row["id"], row["chain"]): row["error"] for row in rows}
+    failed = [error for error in chains.values() if error]
+    if len(failed) > most * len(chains):
+        raise DeliberationError(
+            f"{len(failed)} of {len(chains)} chains ended in a failed call, more than task.max_errors={most} allows; the first: "
+            f"{failed[0]}. What was answered is kept: the same command asks again for the rest"
+        )
+
+
+def described(plan: Plan, problems: Sequence[Problem]) -> dict[str, Any]:
+    """Who thought, and how."""
+    settings = plan.settings
+    return {
+        "about": {method: METHODS[method] for method in plan.methods},
+        "num_samples": settings.num_samples,
+        "memory": settings.memory,
+        "hand_on": plan.hand_on,
+        "stop": settings.stop,
+        "extractors": list(plan.grading.extractors),
+        "prompts": plan.prompts,
+    }
+
+
+def found(rows: Sequence[Row], plan: Plan, seed: int) -> dict[str, Any]:
+    """The analysis of the chains, the curves, and the comparison at the tokens of one chain and of all chains."""
+    points = curves(rows)
+    one = points[plan.methods[0]][-1].tokens
+    budgets = {"one chain": one, **({"all chains": one * plan.settings.chains} if plan.settings.chains > 1 else {})}
+    return {
+        **analysis(checked(chains_of(rows, SAMPLES_FILE)), seed),
+        "curves": drawn(points, seed),
+        "equal": {name: at_equal_tokens(points, budget, seed) for name, budget in budgets.items()},
+        "stops": stops(rows),
+    }
+
+
+def stops(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
+    """Why the chains of each method ended, counted."""
+    counts: dict[str, dict[str, int]] = {}
+    for row in rows:
+        if row["stop_reason"] and not row["is_carried"]:
+            each = counts.setdefault(row["method"], {})
+            each[row["stop_reason"]] = each.get(row["stop_reason"], 0) + 1
+    return counts
+
+
+def shown(result: Mapping[str, Any], folder: Path, command: Sequence[str]) -> None:
+    """Write tables, figures and page."""
+    with atomic(folder / TABLES) as temporary:
+        temporary.write_text(as_csv(result), encoding="utf-8")
+    with atomic(folder / TOKENS) as temporary:
+        draw_tokens(result, temporary)
+    with atomic(folder / ITERATIONS) as temporary:
+        draw(dict(result), temporary)
+    write(folder / PAGE, "iterations.html.j2", [folder / TOKENS, folder / ITERATIONS], command, result=result)
+
+
+def as_csv(result: Mapping[str, Any]) -> str:
+    """Every point of every curve in a row of its own."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["recipe", "size", "tokens", "n", "accuracy", "low", "high"])
+    for name, line in result["curves"].items():
+        for each in line:
+            writer.writerow(
+                [name, each["size"], each["tokens"], *(each["accuracy"][key] for key in ("n", "value", "low", "high"))]
+            )
+    return file.getvalue()
+
+
+def in_words(result: Mapping[str, Any]) -> Iterator[str]:
+    """A result in lines for the terminal."""
+    yield from iterations_in_words(dict(result))
+    for name, each in result["equal"].items():
+        yield f"at the tokens of {name} ({each['tokens']:,.0f} written for a problem):"
+        head = ["accuracy, %", "size", "tokens", "accuracy [95%]", "minus the first", "p, Holm"]
+        order = list(each["recipes"])
+        pairs = {pair["worse"]: pair for pair in each["pairs"] if pair["better"] == order[0]} if order else {}
+        yield from aligned([head, *(equal_row(recipe, each["recipes"][recipe], pairs.get(recipe)) for recipe in order)])
+        yield each["verdict"]
+    calls = result["calls"]
+    money = "" if calls["cost_usd"] is None else f", {calls['cost_usd']:.4f} US dollars"
+    tokens = f"{calls['tokens']['prompt']:,} tokens read, {calls['tokens']['completion']:,} written"
+    yield f"{calls['calls']} calls ({calls['failed']} failed), {tokens}{money}"
+
+
+def equal_row(name: str, recipe: Mapping[str, Any], pair: Mapping[str, Any] | None) -> list[str]:
+    """A recipe's row; ``pair`` compares it with the first."""
+    cells = [name, str(recipe["size"]), f"{recipe['tokens']:,.0f}", interval(recipe["accuracy"])]
+    if pair is None:
+        return [*cells, "-", "-"]
+    flipped = {"low": -pair["difference"]["high"], "value": -pair["difference"]["value"], "high": -pair["difference"]["low"]}
+    return [*cells, interval(flipped, signed=True), p_value(pair["sign_flip_holm_p"])]
