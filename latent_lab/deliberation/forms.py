@@ -6,8 +6,6 @@ every iteration k from 0, ``iteration_k_correct``; ``iteration_k_answer``, ``cor
 ``samples.jsonl`` of ``task=summarize`` is read as well, by itself.
 """
 
-import csv
-import io
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -17,7 +15,7 @@ from typing import Any
 from latent_lab.deliberation.chains import Chain, Iteration, Table, checked
 from latent_lab.deliberation.samples import of_samples
 from latent_lab.problems import DataError
-from latent_lab.problems.files import decoded, is_int, mapping, names, parsed, plain, wrong
+from latent_lab.problems.files import decoded, is_int, mapping, names, parse_table, parsed, plain, wrong
 
 METHOD, RUN, PROBLEM, GOLD, YEAR = "experiment_type", "seed", "problem_id", "correct_answer_gt", "year"
 FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
@@ -58,28 +56,14 @@ def wrong_throughout(chain: Chain, length: int) -> Chain:
 
 def of_table(path: Path) -> list[Chain]:
     """The chains of a table, a row each; rows are counted as a spreadsheet does, the header being row 1."""
-    try:
-        rows = list(csv.reader(io.StringIO(decoded(path), newline="")))
-    except csv.Error as error:
-        raise DataError(f"{path}: no table of comma-separated values ({error}): write the file again") from error
-    numbered = [(number, row) for number, row in enumerate(rows, start=1) if any(cell.strip() for cell in row)]
-    if len(numbered) < 2:
-        raise DataError(f"{path}: holds no row below its header; at least one is needed")
-    header = [cell.strip() for cell in numbered[0][1]]
-    num_iterations = columns(header, str(path))
-    chains = []
-    for number, row in numbered[1:]:
-        where = f"{path}, row {number}"
-        if len(row) != len(header):
-            raise DataError(f"{where}: {len(row)} cells, the header has {len(header)}; allowed: equally many")
-        chains.append(of_row(dict(zip(header, map(str.strip, row), strict=True)), num_iterations, where))
-    return chains
+    rows = parse_table(path, decoded(path))
+    records = [{name: str(cell) for name, cell in mapping(row.record, row.where).items()} for row in rows]
+    num_iterations = columns(list(records[0]), str(path))
+    return [of_row(record, num_iterations, row.where) for record, row in zip(records, rows, strict=True)]
 
 
 def columns(header: Sequence[str], where: str) -> int:
-    """How many iterations a header tells of, or :class:`DataError` where a column is missing or stands there twice."""
-    if twice := [name for name in header if header.count(name) > 1]:
-        raise DataError(f"{where}, row 1: column '{twice[0]}' stands there twice; allowed: once")
+    """How many iterations a header tells of, or :class:`DataError` where a column is missing."""
     there = {int(found[1]) for name in header if (found := re.fullmatch(r"iteration_([0-9]{1,4})_(?:correct|answer)", name))}
     wanted = [PROBLEM, RUN, METHOD, *(f"iteration_{k}_correct" for k in range(max(there, default=0) + 1))]
     if missing := [name for name in wanted if name not in header]:

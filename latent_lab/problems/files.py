@@ -1,6 +1,8 @@
 """Problems from a local file (JSON, JSONL, parquet, text), and the one way a record becomes a Problem (hub.py shares it)."""
 
+import csv
 import hashlib
+import io
 import json
 import re
 import reprlib
@@ -13,7 +15,7 @@ from typing import Any, NamedTuple, TypeGuard
 from latent_lab.problems import DataError, Problem, Split
 from latent_lab.problems.checks import is_number
 
-SUFFIXES = (".json", ".jsonl", ".parquet", ".txt")
+SUFFIXES = (".csv", ".json", ".jsonl", ".parquet", ".txt")
 STEMS: dict[Split, tuple[str, ...]] = {
     "train": ("train",),
     "valid": ("valid", "validation", "val", "dev"),
@@ -133,10 +135,10 @@ class Records:
 
 @dataclass
 class File(Records):
-    """A local file, or a folder of them: a list of records (.json), a record a line (.jsonl, .txt), or a table (.parquet)."""
+    """A local file, or a folder of them: a list of records (.json), a record a line (.jsonl, .txt), a table (.csv, .parquet)."""
 
     path: str = ""
-    """A file, or a folder holding train, valid (or validation, val, dev) and test with one of the four suffixes.
+    """A file, or a folder holding train, valid (or validation, val, dev) and test with one of the five suffixes.
     A single file is wholly the test split, and divided by ``valid_share`` for training: it serves one or the other."""
 
     def load(self, split: Split) -> list[Problem]:
@@ -181,7 +183,8 @@ def read(path: Path) -> list[Row]:
 
 
 def _read_text(path: Path) -> list[Row]:
-    return {".jsonl": _parse_lines, ".txt": _parse_chains, ".json": _parse_list}[path.suffix](path, decoded(path))
+    readers = {".jsonl": _parse_lines, ".txt": _parse_chains, ".json": _parse_list, ".csv": parse_table}
+    return readers[path.suffix](path, decoded(path))
 
 
 def decoded(path: Path) -> str:
@@ -193,6 +196,27 @@ def decoded(path: Path) -> str:
         line = raw.count(b"\n", 0, error.start) + 1
         byte = f"0x{raw[error.start]:02x}"
         raise DataError(f"{path}, line {line}: byte {byte} is not UTF-8: save the file as UTF-8") from error
+
+
+def parse_table(path: Path, text: str) -> list[Row]:
+    """Read comma-separated values; every cell is text without blanks around it. Rows count as in a spreadsheet, the header 1."""
+    try:
+        all_lines = enumerate(csv.reader(io.StringIO(text, newline="")), start=1)
+        lines = [(number, line) for number, line in all_lines if any(map(str.strip, line))]
+    except csv.Error as error:
+        raise DataError(f"{path}: no table of comma-separated values ({error}): write the file again") from error
+    if len(lines) < 2:
+        raise DataError(f"{path}: holds no row below its header; at least one is needed")
+    header = [cell.strip() for cell in lines[0][1]]
+    if twice := [name for name in header if header.count(name) > 1]:
+        raise DataError(f"{path}, row 1: column '{twice[0]}' stands there twice; allowed: once")
+    rows = []
+    for number, line in lines[1:]:
+        where = f"{path}, row {number}"
+        if len(line) != len(header):
+            raise DataError(f"{where}: {len(line)} cells, the header has {len(header)}; allowed: equally many")
+        rows.append(Row(number, where, dict(zip(header, map(str.strip, line), strict=True))))
+    return rows
 
 
 def _parse_chains(path: Path, text: str) -> list[Row]:

@@ -173,7 +173,7 @@ def test_a_split_with_two_files_is_refused(tmp_path):
 def test_a_split_without_a_file_is_refused(tmp_path):
     write(tmp_path / "dev.json", TWO)
     assert message(tmp_path, "train") == (
-        f"{tmp_path}: holds no file for the train split; allowed are train with one of .json, .jsonl, .parquet, .txt: "
+        f"{tmp_path}: holds no file for the train split; allowed are train with one of .csv, .json, .jsonl, .parquet, .txt: "
         "add one, or give the path of a single file"
     )
 
@@ -182,7 +182,7 @@ def test_a_split_without_a_file_is_refused(tmp_path):
 
 
 def test_no_path():
-    assert message("") == "dataset.path is empty: give a file (.json, .jsonl, .parquet, .txt) or a folder of them"
+    assert message("") == "dataset.path is empty: give a file (.csv, .json, .jsonl, .parquet, .txt) or a folder of them"
 
 
 def test_a_missing_path(tmp_path, monkeypatch):
@@ -190,11 +190,34 @@ def test_a_missing_path(tmp_path, monkeypatch):
     assert message("gone/data.json") == f"gone/data.json: no such file or folder; relative paths start at {tmp_path}"
 
 
-def test_another_suffix(tmp_path):
+def test_a_table_of_comma_separated_values(tmp_path):
+    path = tmp_path / "aime.csv"
+    path.write_text('id,question,answer\n2024-1,"Two\nlines, $a,b$?",33\n\n2024-2, Short? ,7\n')
+    problems = File(path=str(path), id="id").load("test")
+    assert [(p.id, p.question, p.steps, p.answer) for p in problems] == [
+        ("2024-1", "Two\nlines, $a,b$?", (), "33"), ("2024-2", "Short?", (), "7"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("question,answer\n", ": holds no row below its header; at least one is needed"),
+        ("question,question\na,b\n", ", row 1: column 'question' stands there twice; allowed: once"),
+        ("question,answer\na,b,c\n", ", row 2: 3 cells, the header has 2; allowed: equally many"),
+    ],
+)
+def test_a_bad_table_is_told_by_its_row(tmp_path, text, told):
     path = tmp_path / "data.csv"
+    path.write_text(text)
+    assert message(path) == f"{path}{told}"
+
+
+def test_another_suffix(tmp_path):
+    path = tmp_path / "data.xlsx"
     path.write_text("question,answer\n")
-    allowed = ".json, .jsonl, .parquet, .txt"
-    assert message(path) == f"{path}: the suffix is '.csv'; allowed are {allowed}: convert or rename the file"
+    allowed = ".csv, .json, .jsonl, .parquet, .txt"
+    assert message(path) == f"{path}: the suffix is '.xlsx'; allowed are {allowed}: convert or rename the file"
 
 
 @pytest.mark.parametrize(("name", "text"), [("a.json", ""), ("a.json", "[]"), ("a.jsonl", ""), ("a.jsonl", "\n\n")])

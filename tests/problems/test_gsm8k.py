@@ -77,7 +77,7 @@ def test_a_folder_without_the_files_is_answered_with_what_is_allowed(tmp_path):
     with pytest.raises(DataError) as error:
         GSM8K(path=str(tmp_path)).load("test")
     assert str(error.value) == (
-        f"{tmp_path}: holds no file for the test split; allowed are test with one of .json, .jsonl, .parquet, .txt: "
+        f"{tmp_path}: holds no file for the test split; allowed are test with one of .csv, .json, .jsonl, .parquet, .txt: "
         "add one, or give the path of a single file"
     )
 

@@ -143,7 +143,8 @@ def test_a_split_that_is_not_there_is_null_with_the_reason(tmp_path: Path, tiny:
     _, found = card(tmp_path, *tiny)
     assert found["sizes"] == {"train": None, "valid": 1, "test": 4}
     assert found["missing"] == {
-        "train": f"{folder}: holds no file for the train split; allowed are train with one of .json, .jsonl, .parquet, .txt: "
+        "train": f"{folder}: holds no file for the train split; allowed are train with one of .csv, .json, .jsonl, .parquet, "
+        ".txt: "
         "add one, or give the path of a single file"
     }
     assert found["overlaps"] == {"valid_test": 0}
