@@ -163,7 +163,8 @@ def small(name: str, tmp_path: Path) -> list[str]:
     if config["init_from"]:
         overrides += ["init_from=null"]
     if config["model"]["_target_"].endswith("Pretrained"):
-        overrides += ["model=folder", f"model.path={save_hub_model(tmp_path / 'model', 'gpt2')}"]
+        family = "llama" if config["stage"]["_target_"].endswith("Planning") else "gpt2"  # untied tables need both their rows
+        overrides += ["model=folder", f"model.path={save_hub_model(tmp_path / 'model', family)}"]
     else:
         overrides += ["model.layers=1", "model.width=32", "model.heads=2"]
     if "train_size" in config["dataset"]:
