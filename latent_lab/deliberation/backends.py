@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from latent_lab.calls.model import LocalModel, check_least
 from latent_lab.calls.server import Server
 from latent_lab.calls.wire import PREFILLS, ChatWire, TextWire, Wire, paragraphs
 from latent_lab.config import ConfigError, EvalConfig
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from latent_lab.calls.ledger import Ledger
 
 APIS = ("chat", "completions")
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 class Caller(Protocol):
@@ -154,34 +154,15 @@ class Remote(Server):
 
 
 @dataclass
-class Local:
+class Local(LocalModel):
     """A Hugging Face causal language model in this process."""
 
     prefix: ClassVar[str] = "backend."
 
-    path: str = ""
-    """A folder, or a name on the hub."""
-    revision: str | None = None
-    """Branch, tag or commit on the hub."""
-    dtype: str = "float32"
-    """Type of the weights."""
-    batch_size: int = 8
-    """Requests answered at once."""
     max_tokens: int = 1024
-    """Longest answer to one call, in tokens."""
     temperature: float = 0.6
-    """0: greedy; else the temperature that is sampled with."""
-    seed: int = 0
-    """Seed of the first sample."""
 
     can_begin = True
-
-    def __post_init__(self) -> None:
-        if not self.path:
-            raise ValueError("path=: give a folder or a name on the hub, such as path=Qwen/Qwen3-4B")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype={self.dtype}: allowed are {', '.join(DTYPES)}")
-        check_sizes(self)
 
     @property
     def suits(self) -> Suits:
@@ -190,12 +171,7 @@ class Local:
 
     def check_ready(self, config: EvalConfig) -> None:
         """The model."""
-        from transformers import AutoConfig
-
-        from latent_lab.calls.local import found
-
-        with found(self.path, f"{self.prefix}path"):
-            AutoConfig.from_pretrained(self.path, revision=self.revision)
+        self.check_found()
 
     def identity(self, config: EvalConfig) -> dict[str, str]:
         """The weights of a folder; what is read from the hub has a revision."""
@@ -206,14 +182,13 @@ class Local:
     def opened(self, ledger: "Ledger", config: EvalConfig) -> Iterator[Opened]:
         """Load the model."""
         from latent_lab.calls.here import Here
-        from latent_lab.calls.local import Chat
 
-        chat = Chat.load(self.path, self.revision, self.dtype, config.device, f"{self.prefix}path")
-        sampling: dict[str, Any] = {"max_tokens": self.max_tokens, "temperature": self.temperature, "seed": self.seed}
-        identity = {"model": self.path, "revision": self.revision, "dtype": self.dtype, **self.identity(config), **sampling}
+        chat = self.loaded(config.device)
+        weights = {"model": self.path, "revision": self.revision, "dtype": self.dtype}
+        identity = {**weights, **self.identity(config), **self.sampling}
 
         def answer(requests: "Sequence[Request]") -> "list[Completion]":
-            return chat.answer(requests, batch_size=self.batch_size, **sampling)
+            return chat.answer(requests, batch_size=self.batch_size, **self.sampling)
 
         yield Opened(Here(ledger, identity, answer, self.batch_size), tokens_of(chat.tokenizer))
 
@@ -250,7 +225,7 @@ class LabRun:
     can_begin = True
 
     def __post_init__(self) -> None:
-        check_sizes(self)
+        check_least(self, {"max_new_tokens": 1, "temperature": 0, "seed": 0})
 
     def settled(self, config: EvalConfig) -> "LabRun":
         """The same with its longest answer taken from the run."""
@@ -295,14 +270,6 @@ class LabRun:
     def cost(self, prompt: int, cached: int, completion: int) -> float | None:
         """Nothing."""
         return 0.0
-
-
-def check_sizes(backend: Local | LabRun) -> None:
-    """Raise ValueError for sizes out of range."""
-    for name, least in {"batch_size": 1, "max_tokens": 1, "max_new_tokens": 1, "temperature": 0, "seed": 0}.items():
-        value = vars(backend).get(name)
-        if value is not None and not value >= least:
-            raise ValueError(f"{name}={value}: allowed are {least} and more")
 
 
 def loaded_tokenizer(name: str, key: str) -> Any:

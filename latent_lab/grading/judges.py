@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from latent_lab.calls.model import LocalModel
 from latent_lab.calls.server import Server
 from latent_lab.grading.judge_prompt import Case, Verdict, load_prompt, read_verdict
 
@@ -19,8 +20,6 @@ Talk = Callable[[Sequence[tuple["Message", ...]], int], list["Completion"]]
 """Continues conversations, each as the sample of that number: completions in their order."""
 Ask = Callable[[Sequence[Case]], list[list[Verdict]]]
 """Asks the judges about cases: for each case, a verdict of each judge."""
-
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass
@@ -160,37 +159,15 @@ class OpenAIJudge(Asking, Server):
 
 
 @dataclass
-class LocalJudge(Asking):
-    """A Hugging Face causal language model in this process."""
+class LocalJudge(Asking, LocalModel):
+    """A Hugging Face causal language model in this process; the n-th vote is its n-th sample."""
 
-    path: str = ""
-    """A folder, or a name on the hub."""
-    revision: str | None = None
-    """Branch, tag or commit on the hub."""
-    dtype: str = "float32"
-    """Type of the weights."""
-    batch_size: int = 8
-    """Cases answered at once."""
-    max_tokens: int = 512
-    """Longest reply in tokens."""
-    temperature: float = 0.0
-    """0: greedy; else the temperature that is sampled with."""
-    seed: int = 0
-    """Seed of the first vote; the n-th has ``seed + n``."""
+    prefix: ClassVar[str] = "judge."
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        Asking.__post_init__(self)
         self._check_votes(self.temperature)
-        if not self.path:
-            raise ValueError("path=: give a folder or a name on the hub, such as judge.path=Qwen/Qwen3-4B-Instruct-2507")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype={self.dtype}: allowed are {', '.join(DTYPES)}")
-        for name in ("batch_size", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: allowed are 1 and more")
-        for name in ("temperature", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)}: allowed are 0 and more")
+        LocalModel.__post_init__(self)
 
     @property
     def names(self) -> list[str]:
@@ -199,19 +176,12 @@ class LocalJudge(Asking):
 
     def check_ready(self) -> None:
         """The model."""
-        from transformers import AutoConfig
-
-        from latent_lab.calls.local import found
-
-        with found(self.path, "judge.path"):
-            AutoConfig.from_pretrained(self.path, revision=self.revision)
+        self.check_found()
 
     @contextmanager
     def talking(self, folder: Path, device: "torch.device | str") -> Iterator[Talk]:
         """Load the model onto ``device``."""
-        from latent_lab.calls.local import Chat
-
-        chat = Chat.load(self.path, self.revision, self.dtype, device, "judge.path")
+        chat = self.loaded(device)
         sizes = {"batch_size": self.batch_size, "max_tokens": self.max_tokens}
         yield lambda conversations, sample: chat.complete(
             conversations, **sizes, temperature=self.temperature, seed=self.seed + sample
