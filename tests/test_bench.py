@@ -1,5 +1,7 @@
 """make bench: the ratio is ours over theirs, and both sides do what the row says."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from latent_lab.bench import timing
 from latent_lab.bench.answering import counting, length, one_at_a_time, questions, solver_of
 from latent_lab.bench.steps import TOKENS, batch, model, peak, training_step
 from latent_lab.bench.timing import Row, compare, row_of
+from latent_lab.bench.waiting import first_step
 from latent_lab.reasoner import LatentReasoner
 from latent_lab.sequences import IGNORE
 
@@ -69,3 +72,9 @@ def test_both_ways_of_answering_write_as_many_tokens_as_the_question_says(mean: 
     # What a reply counts has the first token of the answer, which the question gave, as well.
     assert [reply.num_tokens - 1 for reply in solver.replies(some)] == [length(p) for p in some]
     assert one_at_a_time(solver, some) == [length(p) for p in some]
+
+
+def test_a_start_that_fails_says_what_the_command_said(tmp_path: Path) -> None:
+    (tmp_path / "start").write_text("a file where the run's folder would be")
+    with pytest.raises(RuntimeError, match=r"ended before its first step: (?s:.*)start"):
+        first_step(tmp_path, 0)

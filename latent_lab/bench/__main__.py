@@ -49,7 +49,8 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     draw_growth(given.out / "growth.png", growth)
     result = {
-        "device": platform.machine(),
+        "device": "cpu",
+        "machine": platform.machine(),
         "threads": given.threads,
         "torch": torch.__version__,
         "seconds": round(time.perf_counter() - start, 1),

@@ -126,11 +126,6 @@ def memory(backbone: GPT2LMHeadModel) -> Row:
 def peak(work: Work) -> int:
     """Bytes that ``work`` holds at most above what there was before, as PyTorch's allocator counts them."""
     work()  # gradients exist from here on
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        return torch.cuda.max_memory_allocated() - before
     from torch.profiler import ProfilerActivity, profile
 
     with quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:

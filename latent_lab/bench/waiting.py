@@ -68,11 +68,16 @@ def first_step(outputs: Path, seed: int) -> float:
     """Seconds until a new training run has logged its first step; it is stopped then."""
     command = [sys.executable, "-m", "latent_lab.train", f"outputs={outputs}", "name=start", "log_every=1", f"seed={seed}"]
     start = time.perf_counter()
-    with subprocess.Popen([*command, "device=cpu"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    log, said = outputs / "start" / "metrics.jsonl", outputs / "said.txt"
+    with (
+        said.open("w") as file,
+        subprocess.Popen([*command, "device=cpu"], stdout=subprocess.DEVNULL, stderr=file) as process,
+    ):
         try:
-            log = outputs / "start" / "metrics.jsonl"
             while not (log.exists() and log.stat().st_size):
-                if process.poll() is not None or time.perf_counter() - start > LIMIT:
+                if process.poll() is not None:
+                    raise RuntimeError(f"{' '.join(command)} ended before its first step: {said.read_text()[-500:]}")
+                if time.perf_counter() - start > LIMIT:
                     raise RuntimeError(f"{' '.join(command)} did not reach its first step in {LIMIT:.0f} s")
                 time.sleep(0.02)
             return time.perf_counter() - start
