@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 def inspect(learner: SupervisedReasoner, batch: Batch, backbone: Backbone, reading: Reading, first: Sequence) -> None:
     """Raise :class:`PlanError` for a training that could not teach its tokens; say what of ``first`` is learned."""
     check_rows(backbone, reading.blocks.tokens())
-    if bool((batch.labels[batch.attention_mask == 0] != IGNORE).any()) or backbone.pad in reading.ids:
-        raise PlanError(f"padding: the id {backbone.pad} is also a token to be learned; give the tokenizer one of its own")
+    if bool((batch.labels[batch.attention_mask == 0] != IGNORE).any()):
+        raise PlanError(f"padding: labels stand on it (id {backbone.pad}), so it would be learned; leave them at {IGNORE} there")
     check_gradients(learner, batch, backbone, reading)
     log.info("what is learned of %s: %s", first.problem.id, mask_in_words(first, backbone))
 

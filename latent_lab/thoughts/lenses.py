@@ -97,14 +97,16 @@ def lens_report(
     was_training = reasoner.training
     reasoner.eval()
     found: dict[str, Any] = {}
-    for name in lenses:
-        if why := why_not(name, reasoner, tokenizer, train, grammar):
-            found[name] = {"why": why}
-            continue
-        made, record = bench.lens(name)
-        ask = asked(test, y, patchscope_problems if name == "patchscope" else len(test.rows))
-        found[name] = through(made, ask, origins, train, has_probabilities=name != "embedding") | record
-    reasoner.train(was_training)
+    try:
+        for name in lenses:
+            if why := why_not(name, reasoner, tokenizer, train, grammar):
+                found[name] = {"why": why}
+                continue
+            made, record = bench.lens(name)
+            ask = asked(test, y, patchscope_problems if name == "patchscope" else len(test.rows))
+            found[name] = through(made, ask, origins, train, has_probabilities=name != "embedding") | record
+    finally:
+        reasoner.train(was_training)
     return found
 
 

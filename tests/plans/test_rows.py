@@ -172,7 +172,7 @@ def test_padding_with_a_token_to_be_learned_is_an_error(tmp_path: Path) -> None:
         inspect(learner, batch, backbone, reading, first)
     backbone.tokenizer.pad_token = None
     batch.labels[batch.attention_mask == 0] = backbone.pad
-    with pytest.raises(PlanError, match=r"^padding: the id 0 is also a token to be learned"):
+    with pytest.raises(PlanError, match=r"^padding: labels stand on it \(id 0\), so it would be learned"):
         inspect(learner, batch, backbone, reading, first)
 
 
