@@ -49,7 +49,7 @@ class ProsQA(Generated):
     """Greatest distance from root to target."""
     names: int | None = None
     """People and concepts are drawn from the first so many names; null takes all, 17 and 38."""
-    tellings: int = 1
+    augmentations: int = 1
     """Times each training graph is told in words, with names, order of sentences and order of options drawn anew. Small graphs
     run out of shapes, names do not; graphs in symbols are renumbered while training (stage.relabel)."""
     train_size: int = 17_886
@@ -73,12 +73,12 @@ class ProsQA(Generated):
             raise ValueError(f"names={self.names}: allowed are {allowed}")
         if not 1 <= self.min_hops <= self.max_hops:
             raise ValueError(f"min_hops={self.min_hops}, max_hops={self.max_hops}: allowed are 1 <= min_hops <= max_hops")
-        if self.tellings < 1 or (self.tellings > 1 and self.form == "symbolic"):
-            raise ValueError(f"tellings={self.tellings}: allowed are 1 and more in words, and 1 with form=symbolic")
+        if self.augmentations < 1 or (self.augmentations > 1 and self.form == "symbolic"):
+            raise ValueError(f"augmentations={self.augmentations}: allowed are 1 and more in words, and 1 with form=symbolic")
         super().__post_init__()
         changes = [
             n
-            for n, usual in (("balance", "none"), ("relabel", False), ("names", None), ("tellings", 1))
+            for n, usual in (("balance", "none"), ("relabel", False), ("names", None), ("augmentations", 1))
             if getattr(self, n) != usual
         ]
         if self.path is not None and changes:
@@ -95,10 +95,10 @@ class ProsQA(Generated):
 
         recipe = Recipe(self.nodes, self.min_hops, self.max_hops, self.balance == "depth", self.relabel, self.names)
         write = WRITTEN[self.form]
-        times = self.tellings if split == "train" else 1
+        times = self.augmentations if split == "train" else 1
         graphs = draw(recipe, self.seed, split, -(-size // times))
         told = (
-            graphs[i // times] if i % times == 0 else retold(graphs[i // times], f"{self.seed}/{i}", self.names)
+            graphs[i // times] if i % times == 0 else augmented(graphs[i // times], f"{self.seed}/{i}", self.names)
             for i in range(size)
         )
         return [write(f"{split}-{index}", graph) for index, graph in enumerate(told)]
@@ -109,7 +109,7 @@ class ProsQA(Generated):
         The logistic regression is fitted on training problems: on generated ones where the path has no file of them.
         """
         has_train = self.path is None or find(Path(self.path).expanduser(), "train")
-        dataset = replace(self, size=FITTED_ON, tellings=1)
+        dataset = replace(self, size=FITTED_ON, augmentations=1)
         dataset = dataset if has_train else replace(dataset, path=None)
         return shortcuts(dataset.load("train"))
 
@@ -137,7 +137,7 @@ def text(id: str, graph: Graph) -> Problem:
     return Problem(id, question, steps, f"{symbols[graph.root]} is a {symbols[graph.target]}.", meta_of(graph))
 
 
-def retold(graph: Graph, stream: str, names: int | None = None) -> Graph:
+def augmented(graph: Graph, stream: str, names: int | None = None) -> Graph:
     """Return the same graph with names (of the first ``names``), order of sentences and order of options drawn anew."""
     rng = random.Random(stream)
     people, concepts = (iter(rng.sample(some[:names], len(some[:names]))) for some in (NAMES, CONCEPTS))

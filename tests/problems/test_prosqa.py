@@ -258,9 +258,9 @@ def test_fewer_nodes_make_smaller_graphs():
     assert max(sizes) <= 14
 
 
-@pytest.mark.parametrize("tellings", [1, 5])
-def test_names_can_be_few(tellings):
-    problems = ProsQA(size=300, nodes=10, names=9, tellings=tellings).load("train")
+@pytest.mark.parametrize("augmentations", [1, 5])
+def test_names_can_be_few(augmentations):
+    problems = ProsQA(size=300, nodes=10, names=9, augmentations=augmentations).load("train")
     said = {name for problem in problems for name in problem.meta["idx_to_symbol"]}
     assert said <= {*NAMES[:9], *CONCEPTS[:9]}
     assert set(CONCEPTS[:9]) < said
@@ -269,7 +269,7 @@ def test_names_can_be_few(tellings):
 
 
 def test_training_graphs_can_be_told_more_than_once_and_others_are_not():
-    once, often = (ProsQA(size=12, nodes=10, tellings=tellings) for tellings in (1, 4))
+    once, often = (ProsQA(size=12, nodes=10, augmentations=augmentations) for augmentations in (1, 4))
     graphs, told = once.load("train"), often.load("train")
     edges = [[sorted(problem.meta["edges"]) for problem in problems] for problems in (graphs, told)]
     assert edges[1] == [edges[0][index // 4] for index in range(12)]
@@ -279,7 +279,7 @@ def test_training_graphs_can_be_told_more_than_once_and_others_are_not():
         read = graph_of(problem, "here")  # the sentences say the graph, and the question asks for its target
         children = {child for _, child in read.edges}
         assert [name[0].isupper() for name in read.symbols] == [node not in children for node in range(len(read.symbols))]
-    options = Counter(tuple(problem.meta["options"]) for problem in ProsQA(size=64, nodes=10, tellings=64).load("train"))
+    options = Counter(tuple(problem.meta["options"]) for problem in ProsQA(size=64, nodes=10, augmentations=64).load("train"))
     assert len(options) == 2
     assert min(options.values()) > 16
     assert once.load("test") == often.load("test")
@@ -323,9 +323,9 @@ def test_without_a_training_file_the_regression_is_fitted_on_generated_problems(
         ({"min_hops": 5, "max_hops": 4}, "min_hops=5, max_hops=4: allowed are 1 <= min_hops <= max_hops"),
         ({"nodes": 12, "names": 9}, "names=9: allowed are 10 to 38 with nodes=12, two of which are people"),
         ({"names": 30, "path": "f.json"}, "names=30: it changes generated problems, but path=f.json reads a file"),
-        ({"tellings": 0}, "tellings=0: allowed are 1 and more in words, and 1 with form=symbolic"),
-        ({"tellings": 2, "form": "symbolic"}, "tellings=2: allowed are 1 and more in words, and 1 with form=symbolic"),
-        ({"tellings": 2, "path": "f.json"}, "tellings=2: it changes generated problems, but path=f.json reads a file"),
+        ({"augmentations": 0}, "augmentations=0: allowed are 1 and more in words, and 1 with form=symbolic"),
+        ({"augmentations": 2, "form": "symbolic"}, "augmentations=2: allowed are 1 and more in words, and 1 with form=symbolic"),
+        ({"augmentations": 2, "path": "f.json"}, "augmentations=2: it changes generated problems, but path=f.json reads a file"),
         ({"valid_size": -1}, "valid_size=-1: allowed are 0 and more"),
         ({"size": -1}, "size=-1: allowed are 0 and more"),
         ({"path": "f.json", "relabel": True}, "relabel=True: it changes generated problems, but path=f.json reads a file"),
