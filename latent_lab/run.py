@@ -194,6 +194,11 @@ def finished(folder: Path, config: Mapping[str, Any], ignore: frozenset[str] = f
     return result
 
 
+def say_complete(folder: Path) -> None:
+    """Say that a folder's result is there already and is used as it is."""
+    log.info("%s is complete; its stored result is used (overwrite=true does it again)", folder)
+
+
 @contextmanager
 def open_run_together(at: "Accelerator", folder: Path, config: Mapping[str, Any], **options: Any) -> Iterator[Run]:
     """Open a run on every process of a job as :func:`open_run` does: the main one first, the others once it has."""

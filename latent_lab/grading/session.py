@@ -22,7 +22,7 @@ from latent_lab.grading.task import Answers
 from latent_lab.grading.tools import add_tools, with_tools
 from latent_lab.job import Job
 from latent_lab.problems import DataError, Problem, fingerprint
-from latent_lab.run import CONFIG, RESULT, Run, accelerator, open_run_together, seed_everything
+from latent_lab.run import CONFIG, RESULT, Run, accelerator, open_run_together, say_complete, seed_everything
 from latent_lab.supervision import StepDecoder
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def answers(task: Answers, job: Job) -> dict[str, Any]:
             result |= at.verdicts(rows)
             at.run.finish({"task": "answers", "run": at.config.run, "split": at.config.split, **result})
         else:
-            log.info("%s is complete; its stored result is used (overwrite=true does it again)", at.run.folder)
+            say_complete(at.run.folder)
     result = at.run.result or {}
     log.info("%s: %s", at.run.folder, in_words(result))
     if "judge" in result:

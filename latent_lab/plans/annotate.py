@@ -12,14 +12,14 @@ from latent_lab.config import NOT_RESULT, ConfigError, EvalConfig
 from latent_lab.files import write_lines
 from latent_lab.grading.answers import is_equal
 from latent_lab.grading.judges import Asking, Talk
-from latent_lab.grading.session import fingerprint, trained_config
+from latent_lab.grading.session import trained_config
 from latent_lab.grading.statistics import wilson
 from latent_lab.job import Job
 from latent_lab.plans import annotation
 from latent_lab.plans.annotate_task import AnnotateTask
 from latent_lab.plans.annotation import KINDS, Messages, Step, Unfit
-from latent_lab.problems import DataError, Problem, Split
-from latent_lab.run import open_run
+from latent_lab.problems import DataError, Problem, Split, fingerprint
+from latent_lab.run import open_run, say_complete
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def annotate(task: AnnotateTask, job: Job) -> dict[str, Any]:
             result |= {"show_gold": writer.show_gold, **({"calls": totals(calls)} if calls else {})}
             run.finish({**result, "seconds": round(time.monotonic() - started, 3)})
         else:
-            log.info("%s is complete; its stored result is used (overwrite=true does it again)", folder)
+            say_complete(folder)
     stored = run.result or {}
     left_out = ", ".join(f"{count} {status}" for status, count in stored["left_out"].items() if count)
     log.info("%s: %d of %d problems have a chain%s", folder / PROBLEMS, stored["kept"]["count"], stored["kept"]["n"],

@@ -17,6 +17,7 @@ from latent_lab.plans.measures import in_whole_blocks, told
 from latent_lab.plans.reading import Reading
 from latent_lab.plans.task import PlansTask
 from latent_lab.problems import Problem
+from latent_lab.run import say_complete
 from latent_lab.sequences import Encoded
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def plans(task: PlansTask, job: Job) -> dict[str, Any]:
             at.run.samples(rows)
             at.run.finish({"task": "plans", "run": job.config.run, "split": job.config.split, **result})
         else:
-            log.info("%s is complete; its stored result is used (overwrite=true does it again)", at.run.folder)
+            say_complete(at.run.folder)
     result = at.run.result or {}
     log.info("%s: %s", at.run.folder, in_words(result))
     found = result["effects"]

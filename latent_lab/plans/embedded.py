@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from latent_lab.files import write_json
 from latent_lab.plans.base import PLAN, Label, Plan, PlanError
-from latent_lab.problems import Problem
+from latent_lab.problems import Problem, fingerprint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -141,7 +141,6 @@ class Embedded(Plan):
 
     def _key(self, problems: Seq[Problem]) -> str:
         """What decides the outcome: settings, who embeds (by its weights, where they are at hand), and the training problems."""
-        from latent_lab.grading.session import fingerprint
         from latent_lab.plans.embedding import folder_of
 
         path = folder_of(self.model, self.outputs)

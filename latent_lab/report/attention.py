@@ -17,6 +17,7 @@ from latent_lab.plans.attention import Masses, masses
 from latent_lab.plans.base import PlanError
 from latent_lab.report.attention_figure import draw
 from latent_lab.report.attention_task import AttentionTask
+from latent_lab.run import say_complete
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def attention(task: AttentionTask, job: Job) -> dict[str, Any]:
             said = {"task": "attention", "run": job.config.run, "split": job.config.split}
             at.run.finish({**said, **result, "seconds": round(time.monotonic() - started, 3)})
         else:
-            log.info("%s is complete; its stored result is used (overwrite=true does it again)", at.run.folder)
+            say_complete(at.run.folder)
     stored = at.run.result or {}
     log.info("%s: %s, %s", at.run.folder, TABLE, FIGURE)
     log.info("of a text token's attention %.1f%% is on planning tokens, %.1f%% on as many tokens around them (mean of %d heads)",

@@ -19,7 +19,7 @@ from latent_lab.problems.files import NoSplit
 from latent_lab.report.card_figure import draw
 from latent_lab.report.card_task import DataCard
 from latent_lab.report.shortcuts import floors
-from latent_lab.run import RESULT, open_run
+from latent_lab.run import RESULT, open_run, say_complete
 from latent_lab.sequences import Tokenizer, encode
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def data_card(task: DataCard, job: Job) -> dict[str, Any]:
                 draw(result, temporary)
             run.finish({**result, "seconds": round(time.monotonic() - started, 3)})
         else:
-            log.info("%s is complete; its stored result is used (overwrite=true does it again)", folder)
+            say_complete(folder)
     stored = run.result or {}
     for line in (f"{folder}: {', '.join((PROBLEMS, FIGURE, RESULT))}", *in_words(stored)):
         log.info("%s", line)

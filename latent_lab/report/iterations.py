@@ -19,7 +19,7 @@ from latent_lab.overrides import as_typed
 from latent_lab.report.iterations_figure import draw
 from latent_lab.report.iterations_task import IterationsTask
 from latent_lab.report.study_page import interval, p_value, write
-from latent_lab.run import RESULT, SAMPLES, open_run
+from latent_lab.run import RESULT, SAMPLES, open_run, say_complete
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def iterations(task: IterationsTask, job: Job) -> dict[str, Any]:
             write(folder / PAGE, "iterations.html.j2", [folder / FIGURE], [*map(as_typed, job.command)], result=result)
             run.finish({**result, "seconds": round(time.monotonic() - started, 3)})
         else:
-            log.info("%s is complete; its stored result is used (overwrite=true does it again)", folder)
+            say_complete(folder)
     stored = run.result or {}
     for line in in_words(stored):
         log.info("%s", line)

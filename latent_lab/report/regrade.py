@@ -27,7 +27,7 @@ from latent_lab.problems import DataError
 from latent_lab.problems.files import Row, is_int, mapping, names, read, wrong
 from latent_lab.report.confusion_figure import Panel, draw
 from latent_lab.report.regrade_task import Regrade
-from latent_lab.run import RESULT, SAMPLES, open_run
+from latent_lab.run import RESULT, SAMPLES, open_run, say_complete
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def regrade(task: Regrade, job: Job) -> dict[str, Any]:
                 result["judge"] = verdicts(config.judge, outputs, folder, config.device)
             run.finish({**result, "seconds": round(time.monotonic() - started, 3)})
         else:
-            log.info("%s is complete; its stored result is used (overwrite=true does it again)", folder)
+            say_complete(folder)
     stored = run.result or {}
     log.info("%s: %s", folder, ", ".join((SAMPLES, TABLES, FIGURE, RESULT)))
     log.info("%s", in_words(stored))

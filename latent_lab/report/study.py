@@ -31,7 +31,7 @@ from latent_lab.report.graded import graded
 from latent_lab.report.study_figure import draw_study
 from latent_lab.report.study_page import write_page
 from latent_lab.report.table_runs import without_prefix
-from latent_lab.run import CONFIG, SAMPLES, open_run
+from latent_lab.run import CONFIG, SAMPLES, open_run, say_complete
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def study(asked: Job) -> dict[str, Any]:
             )
             run.finish({**result, "seconds": round(time.monotonic() - started, 3)})
         else:
-            log.info("%s is complete; its stored result is used (overwrite=true does it again)", folder)
+            say_complete(folder)
     stored = run.result or {}
     for line in in_words(stored):
         log.info("%s", line)

@@ -28,7 +28,7 @@ from latent_lab.report.iterations import in_words as iterations_in_words
 from latent_lab.report.iterations_figure import draw
 from latent_lab.report.study_page import interval, p_value, write
 from latent_lab.report.summarize_figure import draw_tokens
-from latent_lab.run import RESULT, open_run
+from latent_lab.run import RESULT, open_run, say_complete
 from latent_lab.run import SAMPLES as SAMPLES_FILE
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def summarize(task: "SummarizeTask", job: Job) -> dict[str, Any]:
             shown(result, folder, [*map(as_typed, job.command)])
             run.finish({**result, "seconds": round(time.monotonic() - started, 3)})
         else:
-            log.info("%s is complete; its stored result is used (overwrite=true does it again)", folder)
+            say_complete(folder)
     stored = run.result or {}
     for line in in_words(stored):
         log.info("%s", line)

@@ -22,7 +22,7 @@ from latent_lab.report.table_figure import draw
 from latent_lab.report.table_rows import in_words, markdown, row, rule_row
 from latent_lab.report.table_runs import Group, Trained
 from latent_lab.report.table_task import TableTask
-from latent_lab.run import RESULT, open_run
+from latent_lab.run import RESULT, open_run, say_complete
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def table(task: TableTask, asked: Job, groups: Sequence[Group]) -> dict[str, Any
                 draw(result, temporary)
             run.finish({**result, "seconds": round(time.monotonic() - started, 3)})
         else:
-            log.info("%s is complete; its stored result is used (overwrite=true does it again)", folder)
+            say_complete(folder)
     stored = run.result or {}
     for line in (*map(in_words, stored["rows"]), f"{folder}: {', '.join((TABLE, FIGURE, RESULT))}"):
         log.info("%s", line)

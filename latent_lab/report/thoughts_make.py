@@ -20,7 +20,7 @@ from latent_lab.report.thoughts_page import write_page
 from latent_lab.report.thoughts_parts import agreement, frontier, interventions, lenses, oracle, probes, shown
 from latent_lab.report.thoughts_reading import Reading, Unreadable, with_steps
 from latent_lab.report.thoughts_task import ThoughtsTask
-from latent_lab.run import RESULT
+from latent_lab.run import RESULT, say_complete
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def thoughts(task: ThoughtsTask, job: Job) -> dict[str, Any]:
             result = everything(Reading(task, at, oracle_folder), job, started)
             at.run.finish(result)
         else:
-            log.info("%s is complete; its stored result is used (overwrite=true does it again)", at.run.folder)
+            say_complete(at.run.folder)
     result = at.run.result or {}
     log.info("%s: %s", at.run.folder, in_words(result))
     log.info("the page: %s", at.run.folder / PAGE)

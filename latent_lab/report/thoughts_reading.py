@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import Tensor
 
 from latent_lab.config import EvalConfig
-from latent_lab.grading.session import CHECKPOINT, Session, fingerprint, solver_of, trained_config
+from latent_lab.grading.session import CHECKPOINT, Session, solver_of, trained_config
 from latent_lab.grading.task import Answers
-from latent_lab.problems import Problem
+from latent_lab.problems import Problem, fingerprint
 from latent_lab.problems.arithmetic import addition, sum_asked
 from latent_lab.report.thoughts_task import ThoughtsTask
 from latent_lab.run import RESULT

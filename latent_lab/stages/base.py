@@ -166,12 +166,12 @@ class Stage(ABC):
     def train(self, job: "Job") -> dict[str, Any]:
         """Train this run, and first the stage before it where its weights are needed; returns what ``result.json`` holds."""
         from latent_lab.config import NOT_RESULT
-        from latent_lab.run import finished
+        from latent_lab.run import finished, say_complete
 
         folder = Path(job.config.outputs) / job.slug
         is_alone = os.environ.get("WORLD_SIZE", "1") == "1"  # several processes must not decide this one by one
         if is_alone and not job.config.overwrite and (result := finished(folder, job.plain, NOT_RESULT)):
-            log.info("%s is complete; its stored result is used (overwrite=true does it again)", folder)
+            say_complete(folder)
             return result
         from latent_lab.stages.course import train  # only now: importing torch takes longer than all of the above
 

@@ -23,7 +23,7 @@ from latent_lab.job import Job
 from latent_lab.problems import DataError, Problem
 from latent_lab.problems.checks import check_problems
 from latent_lab.reasoner import LatentReasoner
-from latent_lab.run import Run, accelerator, open_run_together, seed_everything
+from latent_lab.run import Run, accelerator, open_run_together, say_complete, seed_everything
 from latent_lab.schedule import Phase
 from latent_lab.sequences import Encoded
 from latent_lab.stages.base import Stage
@@ -58,7 +58,7 @@ class StageCourse:
         return max((len(step) for p in self.train for step in p.steps), default=1)
 
     @cached_property
-    def kinds(self) -> list[Encoded]:
+    def representatives(self) -> list[Encoded]:
         """The first training problem of each combination of lengths, on which alone shapes depend where nothing is drawn."""
         first: dict[Any, Encoded] = {}
         for p in self.train:
@@ -125,7 +125,7 @@ class StageCourse:
 
     def max_new_tokens(self, stage: int) -> int:
         """Longest training target at a stage, and some room."""
-        shapes = [(self.stage.shape(p, stage), len(p.question)) for p in self.kinds]
+        shapes = [(self.stage.shape(p, stage), len(p.question)) for p in self.representatives]
         return max(before - question + after for (_, before, after), question in shapes) + ROOM
 
     def _draw(self, epoch: int) -> str:
@@ -134,7 +134,7 @@ class StageCourse:
     def _check_lengths(self) -> None:
         room = getattr(self.backbone.model.config, "max_position_embeddings", None) or 10**9
         for stage in sorted({phase.stage for phase in self.phases if phase.is_validated} | {self.phases[0].stage}):
-            for p in self.kinds:
+            for p in self.representatives:
                 length = sum(self.stage.shape(p, stage)) + 2
                 if length > room:
                     raise ModelError(
@@ -159,7 +159,7 @@ def train(job: Job) -> dict[str, Any]:
     options = {"command": job.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
     with accelerator(config.device, config.precision) as at, open_run_together(at, folder, job.plain, **options) as run:
         if run.result is not None:
-            log.info("%s is complete; its stored result is used (overwrite=true does it again)", run.folder)
+            say_complete(run.folder)
             return run.result
         run.track(config.tracker, job_type="train", group=job.group)
         result = work(config, at, run, start)

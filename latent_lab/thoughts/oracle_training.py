@@ -21,13 +21,13 @@ from latent_lab.files import remove
 from latent_lab.grading.answers import normalise
 from latent_lab.grading.evaluate import Solver, evenly, rate
 from latent_lab.grading.extraction import extract
-from latent_lab.grading.session import CHECKPOINT, fingerprint, solver_of, trained_config
+from latent_lab.grading.session import CHECKPOINT, solver_of, trained_config
 from latent_lab.grading.statistics import wilson
 from latent_lab.grading.task import Answers
 from latent_lab.job import Job
 from latent_lab.overrides import parse
-from latent_lab.problems import Problem
-from latent_lab.run import CONFIG, RESULT, Run, accelerator, open_run_together, seed_everything
+from latent_lab.problems import Problem, fingerprint
+from latent_lab.run import CONFIG, RESULT, Run, accelerator, open_run_together, say_complete, seed_everything
 from latent_lab.schedule import Phase
 from latent_lab.sequences import encode, join
 from latent_lab.thoughts.grammar import Grammar, grammar_of
@@ -107,7 +107,7 @@ def train(job: Job) -> dict[str, Any]:
     options = {"command": job.command, "ignore": ignore, "overwrite": config.overwrite}
     with accelerator(config.device, config.precision) as at, open_run_together(at, folder, plain, **options) as run:
         if run.result is not None:
-            log.info("%s is complete; its stored result is used (overwrite=true does it again)", run.folder)
+            say_complete(run.folder)
             return run.result
         run.track(config.tracker, job_type="train", group=job.group)
         result = work(config, at, run, read)
