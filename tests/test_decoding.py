@@ -8,6 +8,7 @@ from test_reasoner import PAD, ROWS, TOKENS, build, padded
 from torch import Tensor
 
 from latent_lab import LatentReasoner
+from latent_lab.calls.sampling import Drawn
 from latent_lab.decoding import in_spans
 
 
@@ -110,3 +111,20 @@ def test_samples_do_not_depend_on_when_rows_end() -> None:
     for free, ended in zip(*drawn, strict=True):
         length = free.index(5) + 1 if 5 in free else len(free)
         assert ended[:length] == free[:length]
+
+
+def test_each_row_draws_the_same_alone_and_beside_rows_that_end() -> None:
+    model = build("llama")
+    ids, mask = padded(ROWS, "left")
+    reasoner, free = LatentReasoner(model, TOKENS), {"max_new_tokens": 30, "pad_token_id": PAD}
+    for eos in (3, 11):
+        generate = Counted(model.generate)
+        model.generate = generate
+        new = reasoner.generate(ids, mask, **free, eos_token_id=eos, logits_processor=[Drawn(range(len(ROWS)), 1.5)]).tolist()
+        assert len({rows for rows, _ in generate.calls}) > 1  # some had ended before others
+        model.generate = generate.generate
+        for number, row in enumerate(ROWS):
+            alone = reasoner.generate(
+                torch.tensor([row]), None, **free, eos_token_id=eos, logits_processor=[Drawn([number], 1.5)]
+            )[0].tolist()
+            assert new[number][: len(alone)] == alone

@@ -11,12 +11,15 @@ class Drawn(LogitsProcessor):
     """Makes greedy decoding a sample at a temperature.
 
     The largest of ``logits / temperature`` plus Gumbel noise is a draw from their softmax; each row has a generator of its own.
-    Rows must keep their places until the batch has ended.
     """
 
     def __init__(self, seeds: Sequence[int], temperature: float) -> None:
         self.temperature = temperature
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows alone, each with its own generator."""
+        self.generators = [self.generators[row] for row in rows]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Add each row's next noise to its scores, both ``[batch, vocabulary]``."""
