@@ -31,7 +31,8 @@ class TestWhatItSays:
         assert text.startswith(
             "A model that thinks in vectors: 99.8% of 2-4 digits with five vectors A model that thinks in vectors "
             "A question goes in, five vectors are thought, the answer comes out. No word of reasoning is written. "
-            "Its answers beat every floor measured. 812,345 parameters; make demo took 5.2 minutes. "
+            "Its answers beat every floor measured. 812,345 parameters; make demo and all that was read and graded after it "
+            "took 5.2 minutes. "
             "of 1,000 test problems (2-4 digits) answered exactly with latent thoughts; 95% interval [99.3, 99.9] 99.8% "
             "the strongest floor, thoughts removed, on the same problems; 95% interval [10.4, 14.5] 12.3% "
         )
