@@ -205,5 +205,9 @@ def equal_row(name: str, recipe: Mapping[str, Any], pair: Mapping[str, Any] | No
     cells = [name, str(recipe["size"]), f"{recipe['tokens']:,.0f}", interval(recipe["accuracy"])]
     if pair is None:
         return [*cells, "-", "-"]
-    flipped = {"low": -pair["difference"]["high"], "value": -pair["difference"]["value"], "high": -pair["difference"]["low"]}
+    flipped = {
+        "low": 0 - pair["difference"]["high"],
+        "value": 0 - pair["difference"]["value"],
+        "high": 0 - pair["difference"]["low"],
+    }
     return [*cells, interval(flipped, signed=True), p_value(pair["sign_flip_holm_p"])]
