@@ -8,6 +8,8 @@ from latent_lab.report.card_figure import SOFT, STYLE
 
 PANELS = {"plan": "on planning tokens", "matched": "on as many tokens around them"}
 
+MOST_TICKS = 12
+
 
 def draw(path: Path, heads: Sequence[Mapping[str, Any]]) -> None:
     """Draw both panels on one scale into a PNG file; the same numbers give the same bytes."""
@@ -25,8 +27,8 @@ def draw(path: Path, heads: Sequence[Mapping[str, Any]]) -> None:
             shown = axes.imshow(values, vmin=0, vmax=most, cmap="Blues", aspect="auto", interpolation="nearest")
             axes.set_title(title, loc="left", fontsize=9)
             axes.set_xlabel("head")
-            axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.yaxis.get_major_locator().set_params(integer=True)
+            axes.set_xticks(range(0, columns, -(-columns // MOST_TICKS)))
+            axes.set_yticks(range(0, layers, -(-layers // MOST_TICKS)))
         figure.axes[0].set_ylabel("layer")
         figure.tight_layout(rect=(0, 0.04, 1, 1))
         figure.colorbar(shown, ax=figure.axes[:2], label="share of a text token's attention")
