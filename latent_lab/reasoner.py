@@ -32,6 +32,7 @@ from transformers import DynamicCache, PreTrainedModel
 from latent_lab.decoding import in_spans, may_be_cut
 from latent_lab.edits import CacheEdit, Edits, ResidualEdit, Slots, ThoughtEdit, edited_blocks
 from latent_lab.feedback import Feedback, UnsupportedModel, blocks_of, final_norm, scaled
+from latent_lab.gathering import gathering
 from latent_lab.loop import Loop
 from latent_lab.output import ReasonerOutput, anchored, states_at_slots
 from latent_lab.passes import Passes, PassShape
@@ -268,6 +269,7 @@ class Rollout:
         self.blocks: Sequence[nn.Module] = list(blocks_of(model)) if edits.residual is not None else ()
         self.is_slot_BC = torch.cat(cut.is_slot, dim=1)
         self.cache = DynamicCache(config=model.config)
+        self.gathering = gathering(self.body, len(cut.ids))
         self.fed: list[Tensor] = []
         self.layers: list[tuple[Tensor, ...]] = []  # of each pass, one for each block
         self.held_BD: Tensor
@@ -424,7 +426,8 @@ class Rollout:
         residual = self.edits.residual
         at = Slots.of(self.is_slot_BC, before, width) if residual is not None else None
         try:
-            with edited_blocks(self.blocks, at, residual) if residual is not None and at is not None else nullcontext():
+            edits = edited_blocks(self.blocks, at, residual) if residual is not None and at is not None else nullcontext()
+            with edits, self.gathering:
                 out = self.body(
                     inputs_embeds=embeds_BWD,
                     attention_mask=mask,

@@ -15,7 +15,7 @@ LAYERS = (
     ("files", "provenance", "progress", "exact"),
     ("problems", "run", "tracking", "weights"),
     ("config", "sequences", "loop", "recompute", "symbols"),
-    ("overrides", "backbone", "batching", "schedule", "passes", "edits", "feedback", "decoding"),
+    ("overrides", "backbone", "batching", "schedule", "passes", "edits", "feedback", "decoding", "gathering"),
     ("output", "segments"),
     ("compose", "reasoner", "adapters", "card", "calls"),
     ("job", "supervision"),
