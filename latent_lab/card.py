@@ -99,6 +99,7 @@ def model_card(name: str, plain: Mapping[str, Any], num_slots: int | None, resul
         "It is a normal Hugging Face folder:\n",
         WITH_TRANSFORMERS,
         usage(num_slots, stage.get("text_sees", "all")),
+        *framing(stage),
         "## Settings\n",
         f"```yaml\n{written}```\n",
     ]
@@ -110,6 +111,15 @@ def usage(num_slots: int | None, text_sees: str) -> str:
     if num_slots is not None:
         return THINKING.format(num_slots=num_slots)
     return WRITING if text_sees == "all" else SEEING_PLANS
+
+
+def framing(stage: Mapping[str, Any]) -> list[str]:
+    """What is put around a question, where that is more than a line break."""
+    if (template := stage.get("template", "plain")) == "plain":
+        return []
+    instruction = f" with the instruction {stage['instruction']!r}" if stage.get("instruction") else ""
+    form = "Alpaca's headings" if template == "alpaca" else "the tokenizer's own chat template"
+    return [f'Its questions were put in {form}{instruction}: put them so in place of `question + "\\n"`.\n']
 
 
 def scores(result: Mapping[str, Any]) -> dict[str, str]:

@@ -323,6 +323,8 @@ def check_training(config: TrainConfig) -> None:
     sees = getattr(config.stage, "text_sees", "all")
     if sees != "all" and config.stage.blocks is None:
         raise ConfigError("stage.text_sees", sees, "there are no planning tokens to see; allowed: all, or a plan= that has some")
+    if getattr(config.stage, "words", False) and config.stage.blocks is None:
+        raise ConfigError("stage.words", True, "there is no plan to write in words; allowed: false, or a plan= beside none")
     if not isinstance(config.judge, Nothing | None):
         raise ConfigError("judge", type(config.judge).__name__, "training judges no answers; allowed: none")
     quantize, state = getattr(config.model, "quantize", "none"), getattr(config.model, "state", None)
