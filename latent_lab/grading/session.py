@@ -111,8 +111,8 @@ def session(job: Job, task: Answers) -> Iterator[Session]:
         problems = (config.dataset or trained.dataset).load(config.split)[: config.limit]
         if not problems:
             raise DataError(f"split={config.split}: the dataset has no problem there; choose another split or dataset")
-        weights = config.run_folder / CHECKPOINT / "model.safetensors"
-        identity = {"problems": fingerprint(problems), "weights": fingerprint(weights), **judge.identity(config.judge)}
+        weights = checkpoint.weights_hash(config.run_folder / CHECKPOINT)
+        identity = {"problems": fingerprint(problems), "weights": weights, **judge.identity(config.judge)}
         folder = Path(config.out) if config.out else config.run_folder / "eval" / job.slug
         options = {"command": job.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
         with open_run_together(at, folder, {**job.plain, **identity}, **options) as run:

@@ -132,7 +132,7 @@ class StageCourse:
         return f"{self.config.seed}/{epoch}"
 
     def _check_lengths(self) -> None:
-        room = getattr(self.backbone.model.config, "max_position_embeddings", None) or 10**9
+        room = self.backbone.room
         for stage in sorted({phase.stage for phase in self.phases if phase.is_validated} | {self.phases[0].stage}):
             for p in self.representatives:
                 length = sum(self.stage.shape(p, stage)) + 2
@@ -183,7 +183,7 @@ def work(config: TrainConfig, at: Accelerator, run: Run, start: Path | None) -> 
     problems, valid = load(config, "train"), load(config, "valid")
     backbone = continued(config.model, start) if start else config.model.load(problems)
     config.stage.prepare(backbone, problems, Path(config.outputs))
-    backbone = wrap(backbone, config.peft)
+    backbone = wrap(backbone, config.peft, start)
     course = StageCourse(config, at, backbone, problems, valid)
     weight, kind = config.stage.step_supervision()
     if weight:

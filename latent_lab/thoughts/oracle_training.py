@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from latent_lab import checkpoint
-from latent_lab.adapters import LoRA, wrap
+from latent_lab.adapters import LoRA, virtual_in, wrap
 from latent_lab.backbone import Backbone, ModelError
 from latent_lab.batching import bucketed
 from latent_lab.compose import typed
@@ -26,7 +26,7 @@ from latent_lab.grading.statistics import wilson
 from latent_lab.grading.task import Answers
 from latent_lab.job import Job
 from latent_lab.overrides import parse
-from latent_lab.problems import Problem, fingerprint
+from latent_lab.problems import Problem
 from latent_lab.run import CONFIG, RESULT, Run, accelerator, open_run_together, say_complete, seed_everything
 from latent_lab.schedule import Phase
 from latent_lab.sequences import Frame, encode, join
@@ -69,7 +69,11 @@ def read_run(job: Job) -> Read:
     config = trained_config(folder)
     if not config.stage.has_slots:
         raise ConfigError("stage.run", given, "that run has no thoughts; allowed: a run trained with latent slots")
-    return Read(folder, config, plain, fingerprint(folder / CHECKPOINT / "model.safetensors"))
+    if virtual_in(folder / CHECKPOINT):
+        raise ConfigError(
+            "stage.run", given, "an oracle has no place for its virtual tokens; allowed: runs with peft=none, lora or rows"
+        )
+    return Read(folder, config, plain, checkpoint.weights_hash(folder / CHECKPOINT))
 
 
 def settled(job: Job, read: Read) -> dict[str, Any]:
