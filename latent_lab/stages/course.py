@@ -18,9 +18,10 @@ from latent_lab.card import model_card
 from latent_lab.config import NOT_RESULT, TrainConfig
 from latent_lab.engine import STATE, Engine
 from latent_lab.files import atomic, remove
+from latent_lab.grading.answers import Equivalence, Grading
 from latent_lab.grading.evaluate import Solver, floors, in_words, rate, summary, teacher_forced
 from latent_lab.job import Job
-from latent_lab.problems import DataError, Problem
+from latent_lab.problems import DataError, Problem, rule_of
 from latent_lab.problems.checks import check_problems
 from latent_lab.reasoner import LatentReasoner
 from latent_lab.run import Run, accelerator, open_run_together, say_complete, seed_everything
@@ -121,6 +122,7 @@ class StageCourse:
             rank=at.process_index,
             world=at.num_processes,
             thoughts_by=self.stage.thoughts_by,
+            grading=Grading(self.stage.extractors, Equivalence(rule_of(self.config.dataset))),
         )
 
     def max_new_tokens(self, stage: int) -> int:

@@ -22,6 +22,8 @@ def test_every_setting_reaches_the_rules():
 
 def test_unless_told_otherwise_a_run_is_graded_exactly_where_its_stage_says_the_answer_stands():
     assert Answers().grading(["node"]) == Grading(("node",), Equivalence("exact"), accept_truncated=False)
+    assert Answers().grading(["node"], "choice") == Grading(("node",), Equivalence("choice"), accept_truncated=False)
+    assert Answers(equivalence="exact").grading(["node"], "choice").equivalence == Equivalence("exact")
 
 
 @pytest.mark.parametrize(
