@@ -137,10 +137,11 @@ def test_prompts_of_any_length_are_continued_alike_alone_and_together(
         assert torch.equal(own, alone)
 
 
+@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_answer_that_sees_thoughts_alone_still_sees_them(kind: type[Prompt], tmp_path: Path) -> None:
+def test_an_answer_that_sees_thoughts_alone_still_sees_them(kind: type[Prompt], alone: bool, tmp_path: Path) -> None:
     backbone = virtual(tmp_path, "gpt2", kind)
-    reasoner = LatentReasoner(backbone.model, backbone.tokens).eval()
+    reasoner = LatentReasoner(backbone.model, backbone.tokens, Loop(alone=alone)).eval()
     ids, mask, labels = (each[:1] for each in thinking_batch(backbone.tokens))
     closed = torch.tensor([True])
     out = reasoner(ids, mask, labels, is_closed=closed)

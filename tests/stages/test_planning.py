@@ -13,6 +13,7 @@ from latent_lab.config import ConfigError
 from latent_lab.job import job
 from latent_lab.plans.arithmetic import Arithmetic
 from latent_lab.plans.base import General, Plan, PlanError
+from latent_lab.plans.clusters import KMeans
 from latent_lab.plans.words import MemoryReason
 from latent_lab.problems import Problem
 from latent_lab.reasoner import LatentReasoner
@@ -220,6 +221,13 @@ def test_there_are_as_many_new_tokens_as_published(plan: Plan, prefix: int, spec
     stage, backbone = prepared(plan, num_prefix=prefix, num_special=special)
     assert stage.blocks is not None
     assert len(set(stage.blocks.tokens())) == len(backbone.more) == count
+
+
+def test_five_clusters_have_tokens_as_published() -> None:
+    stage = Planning()
+    stage.plan = KMeans(model="some/run", clusters=5)  # type: ignore[misc]
+    assert stage.blocks is not None
+    assert len(stage.blocks.tokens()) == 3 + 3 * 7
 
 
 def test_roles_tell_planning_tokens_from_steps_and_answer() -> None:
