@@ -10,7 +10,7 @@ import pytest
 import torch
 from families import save_family, thinking_batch
 from safetensors.torch import load_file
-from tiny import MODEL, evaluate, result, rows, train
+from tiny import MODEL, evaluate, result, rows, timeless, train
 
 from latent_lab import LatentReasoner, checkpoint
 from latent_lab.adapters import LoRA, Prefix, Prompt, attached, virtual_in, wrap
@@ -271,6 +271,13 @@ def test_a_run_is_graded_from_its_checkpoint_as_it_was_in_training(stage: list[s
             PlanError, match=r"has virtual tokens, which no step has before it; allowed: runs with other adapters$"
         ):
             embed([], str(run / "checkpoint"), layer=-1, pooling="mean", in_context=True)
+
+
+def test_the_same_run_writes_the_same_bytes(tmp_path: Path) -> None:
+    first, second = (train(tmp_path / name, "stage=cot", "peft=prefix", "stage.epochs=[0.67]", base=RUN) for name in ("a", "b"))
+    assert timeless(first) == timeless(second)
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (first / "checkpoint" / "adapter" / name).read_bytes() == (second / "checkpoint" / "adapter" / name).read_bytes()
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -273,6 +273,27 @@ def test_an_answer_is_yes_or_no_by_its_first_word(given, is_yes):
     assert same(given, "maybe") is None
 
 
+@pytest.mark.parametrize(
+    ("rule", "text", "gold", "status"),
+    [
+        ("choice", "Money is kept there.\n### B", "B", "right"),
+        ("choice", "Money is kept there. The answer is: (B)", "B", "right"),
+        ("choice", "So the answer is B) a bank.", "B", "right"),
+        ("choice", "The answer is a bank.", "B", "wrong"),
+        ("choice", "The answer is (C), not (B).", "B", "wrong"),
+        ("choice", "It must be (B)", "B", "unscored"),
+        ("yes_no", "It has fewer people.\n### False", "False", "right"),
+        ("yes_no", "The answer is: no, because it has fewer people.", "False", "right"),
+        ("yes_no", "The answer is Yes.", "False", "wrong"),
+        ("yes_no", "Yes", "True", "unscored"),
+    ],
+)
+def test_choices_are_found_where_answers_stand_and_nowhere_else(rule, text, gold, status):
+    """The published scorers take the last letter anywhere in a text where they find none after its mark."""
+    grading = Grading(("marker", "the_answer_is"), Equivalence(rule))
+    assert grading.verdict(text, gold).status == status
+
+
 def test_settings_a_rule_has_no_use_for_are_refused():
     names = "exact, integer, numeric, math, published_in_run, published_post_hoc, choice, yes_no"
     assert ", ".join(RULES) == names
