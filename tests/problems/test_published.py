@@ -66,6 +66,16 @@ STRATEGY = {
     "answer": False,
     "facts": "One has 75,000 people. The other has 98,000.",
 }
+MMLU_PRO = {
+    "question_id": 70,
+    "question": "Typical boards are paid ____.",
+    "options": ["In cash", "In shares ", "Not at all"],
+    "answer": "B",
+    "answer_index": 1,
+    "cot_content": "A: Let's think step by step. Boards hold shares. The answer is (B).",
+    "category": "business",
+    "src": "ori_mmlu-business_ethics",
+}
 
 
 @pytest.fixture
@@ -117,6 +127,7 @@ def on_disk(option: str, folder: str, **settings: object):
         ("commonsenseqa", "tau/commonsense_qa"),
         ("truthfulqa", "truthfulqa/truthful_qa"),
         ("strategyqa", "ChilleD/StrategyQA"),
+        ("mmlu_pro", "TIGER-Lab/MMLU-Pro"),
     ],
 )
 def test_a_commit_of_the_hub_is_pinned(option, name):
@@ -205,6 +216,17 @@ def test_aqua_asks_with_its_options_and_answers_with_a_letter(hub):
     (problem,) = made.load("valid")
     assert problem == Problem("validation-1", "Two and two? (A) 3 (B) 4 (C) 5", ("2+2 = 4", "Answer is B"), "B")
     assert problem.meta == {"options": ["A)3", "B) 4", "C)5"]}
+    assert made.equivalence == "choice"
+
+
+def test_mmlu_pro_has_chains_for_its_examples_alone(hub):
+    files = {"validation": [MMLU_PRO] * 20, "test": [MMLU_PRO | {"cot_content": "", "answer": "C", "answer_index": 2}]}
+    made = on_disk("mmlu_pro", hub({"default": files}))
+    (problem,) = made.load("test")
+    assert problem == Problem("test-1", "Typical boards are paid ____. (A) In cash (B) In shares (C) Not at all", (), "C")
+    assert problem.meta["category"] == "business"
+    example = made.load("train")[0]
+    assert (example.steps, example.answer) == ((MMLU_PRO["cot_content"],), "B")
     assert made.equivalence == "choice"
 
 
@@ -321,6 +343,7 @@ def test_coconuts_json_is_read_with_its_empty_chains(tmp_path):
         ("aqua", AQUA),
         ("commonsenseqa", COMMONSENSE),
         ("strategyqa", STRATEGY),
+        ("mmlu_pro", MMLU_PRO),
     ],
 )
 def test_every_set_can_be_read_from_a_file_with_the_fields_of_the_hub(tmp_path, option, row):
