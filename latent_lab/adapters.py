@@ -1,11 +1,14 @@
-"""Parameter-efficient training: LoRA on a backbone's matrices, and the rows of markers and other new tokens. All that knows PEFT.
+"""Parameter-efficient training: LoRA, the rows of markers and other new tokens, virtual tokens. All that knows PEFT.
 
-A checkpoint is the merged model, a normal Hugging Face folder; the adapter lies in it as ``adapter/``.
+A checkpoint is the merged model, a normal Hugging Face folder; the adapter lies in it as ``adapter/``. Virtual tokens cannot be
+merged: they are put before the model again when the checkpoint is loaded.
 """
 
 import copy
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +59,30 @@ class Rows:
 
 
 @dataclass
+class Prompt:
+    """Prompt tuning (arXiv 2104.08691): the embeddings of virtual tokens before every sequence; the model stays as it is."""
+
+    num_tokens: int = 16
+    """Virtual tokens."""
+    text: str = "Solve the problem step by step."
+    """What they begin as: this text, over and over until it is long enough."""
+
+    def __post_init__(self) -> None:
+        if self.num_tokens < 1:
+            raise ValueError(f"num_tokens={self.num_tokens}: allowed are 1 and more")
+        if not self.text.strip():
+            raise ValueError("text='': give a text that the virtual tokens can begin as")
+
+
+@dataclass
+class Prefix(Prompt):
+    """Prefix tuning (arXiv 2101.00190): the keys and values of virtual tokens in every layer, beginning as those of the text.
+
+    Differs from paper: what is trained are keys and values themselves, without a network that makes them.
+    """
+
+
+@dataclass
 class Adapted(Backbone):
     """A backbone with adapters; ``model`` is PEFT's."""
 
@@ -68,19 +95,30 @@ class Adapted(Backbone):
             model.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
         file = folder / ADAPTER / "adapter_config.json"  # PEFT writes sets, in the order this process happens to have
         settings = json.loads(file.read_text(encoding="utf-8"))
-        settings["target_modules"] = sorted(settings["target_modules"] or [])
+        if "target_modules" in settings:
+            settings["target_modules"] = sorted(settings["target_modules"] or [])
         if Path(settings["base_model_name_or_path"] or ".").exists():  # a folder of this machine means nothing elsewhere
             settings["base_model_name_or_path"] = None
         write_json(file, settings)
         (folder / ADAPTER / "README.md").unlink()  # PEFT's form to fill in; the model's own card lies above
 
 
-def wrap(backbone: Backbone, peft: Any) -> Backbone:
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Leave out what PEFT is warned of: it asks transformers for a property by its old name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+def wrap(backbone: Backbone, peft: Any, start: Path | None = None) -> Backbone:
     """Give a backbone the adapters that ``peft`` asks for, and make new tokens' rows, in every table, trainable beside them.
 
-    Anything but a :class:`LoRA` or :class:`Rows` returns the backbone as it is. Raises :class:`ModelError` for targets that it
-    does not have.
+    Anything but the classes above returns the backbone as it is. Virtual tokens learned in the checkpoint ``start`` are learned
+    further. Raises :class:`ModelError` for targets that the model does not have, and where virtual tokens would be lost.
     """
+    if isinstance(peft, Prompt) or (start is not None and virtual_in(start)):
+        return with_virtual(backbone, peft, start)
     if not isinstance(peft, LoRA | Rows):
         return backbone
     from peft import LoraConfig, TrainableTokensConfig, get_peft_model
@@ -108,9 +146,61 @@ def wrap(backbone: Backbone, peft: Any) -> Backbone:
             fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
             trainable_token_indices=dict.fromkeys(names, rows) if peft.rows else None,
         )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for a property by its old name
+    with quietly():
         return Adapted(get_peft_model(model, config), backbone.tokenizer, backbone.tokens, backbone.more)
+
+
+VIRTUAL: dict[str, type[Prompt]] = {"PROMPT_TUNING": Prompt, "PREFIX_TUNING": Prefix}
+"""Kinds of virtual tokens by PEFT's names for them."""
+
+
+def virtual_in(folder: Path) -> tuple[type[Prompt], int] | None:
+    """The kind and number of the virtual tokens that a checkpoint holds; None where it holds none."""
+    file = folder / ADAPTER / "adapter_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    kind = VIRTUAL.get(settings.get("peft_type", ""))
+    return (kind, settings["num_virtual_tokens"]) if kind else None
+
+
+def attached(backbone: Backbone, folder: Path) -> Backbone:
+    """A backbone read from a checkpoint with the virtual tokens that lie there; itself where there are none."""
+    if not virtual_in(folder):
+        return backbone
+    from peft import PeftModel
+
+    with no_bars(), quietly():
+        model = PeftModel.from_pretrained(backbone.model, str(folder / ADAPTER))
+    return Adapted(model, backbone.tokenizer, backbone.tokens, backbone.more)
+
+
+def with_virtual(backbone: Backbone, peft: Any, start: Path | None) -> Backbone:
+    """A backbone with virtual tokens to be trained, which begin as a text or, where ``start`` holds some, as those."""
+    held = virtual_in(start) if start else None
+    if held and (type(peft), getattr(peft, "num_tokens", 0)) != held:
+        kind, count = held
+        raise ModelError(
+            f"peft: given {type(peft).__name__.lower()}; {start} has {count} virtual tokens that would be lost; allowed: "
+            f"peft={kind.__name__.lower()} peft.num_tokens={count}"
+        )
+    import torch
+    from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model, initialize_kv_prefix_from_text
+    from safetensors.torch import load_file
+
+    is_prefix = isinstance(peft, Prefix)
+    config = (PrefixTuningConfig if is_prefix else PromptTuningConfig)(task_type="CAUSAL_LM", num_virtual_tokens=peft.num_tokens)
+    with quietly():
+        model: Any = get_peft_model(backbone.model.eval(), config)
+    weight = model.prompt_encoder[model.active_adapter].embedding.weight
+    read = backbone.tokenizer([peft.text], add_special_tokens=False, split_special_tokens=True)["input_ids"][0]
+    ids = torch.tensor([(read * peft.num_tokens)[: peft.num_tokens]])
+    with torch.no_grad():
+        if start and held:
+            weight.copy_(load_file(start / ADAPTER / "adapter_model.safetensors")["prompt_embeddings"])
+        elif is_prefix:
+            initialize_kv_prefix_from_text(model, lambda *_, **__: {"input_ids": ids}, text=peft.text, use_chat_template=False)
+        else:
+            weight.copy_(backbone.model.get_input_embeddings()(ids[0].to(backbone.model.device)))
+    return Adapted(model, backbone.tokenizer, backbone.tokens, backbone.more)
 
 
 def row_gradients(backbone: Backbone) -> dict[str, dict[int, float]]:

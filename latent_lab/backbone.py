@@ -57,6 +57,18 @@ class Backbone:
         pad = self.tokenizer.pad_token_id
         return self.tokenizer.eos_token_id if pad is None else pad
 
+    @property
+    def num_virtual(self) -> int:
+        """Virtual tokens that stand before every sequence."""
+        from latent_lab.virtual import num_virtual
+
+        return num_virtual(self.model)
+
+    @property
+    def room(self) -> int:
+        """Positions the model has for a sequence."""
+        return (getattr(self.model.config, "max_position_embeddings", None) or 10**9) - self.num_virtual
+
     def save(self, folder: Path) -> None:
         """Write model and tokenizer as a normal Hugging Face folder (safetensors)."""
         with no_bars():

@@ -20,6 +20,16 @@ model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.f
 ```
 """
 
+WITH_VIRTUAL = """\
+What was learned are virtual tokens, which PEFT puts before every sequence:
+
+```python
+from peft import PeftModel
+
+model = PeftModel.from_pretrained(model, f"{folder}/adapter")
+```
+"""
+
 WITH_LATENT_LAB = """\
 ```python
 from pathlib import Path
@@ -98,7 +108,9 @@ def model_card(name: str, plain: Mapping[str, Any], num_slots: int | None, resul
         "## How to use it\n",
         "It is a normal Hugging Face folder:\n",
         WITH_TRANSFORMERS,
+        *([WITH_VIRTUAL] if "num_tokens" in (plain.get("peft") or {}) else []),
         usage(num_slots, stage.get("text_sees", "all")),
+        *framing(stage),
         "## Settings\n",
         f"```yaml\n{written}```\n",
     ]
@@ -110,6 +122,15 @@ def usage(num_slots: int | None, text_sees: str) -> str:
     if num_slots is not None:
         return THINKING.format(num_slots=num_slots)
     return WRITING if text_sees == "all" else SEEING_PLANS
+
+
+def framing(stage: Mapping[str, Any]) -> list[str]:
+    """What is put around a question, where that is more than a line break."""
+    if (template := stage.get("template", "plain")) == "plain":
+        return []
+    instruction = f" with the instruction {stage['instruction']!r}" if stage.get("instruction") else ""
+    form = "Alpaca's headings" if template == "alpaca" else "the tokenizer's own chat template"
+    return [f'Its questions were put in {form}{instruction}: put them so in place of `question + "\\n"`.\n']
 
 
 def scores(result: Mapping[str, Any]) -> dict[str, str]:
@@ -136,7 +157,7 @@ def hub_name(text: str | None) -> bool:
 
 def title(component: Mapping[str, Any]) -> str:
     """A component's class and the few settings that a reader asks for first."""
-    first = ("kind", "name", "path", "stages", "rank", "targets")
+    first = ("kind", "name", "path", "stages", "rank", "targets", "num_tokens")
     said = [f"{key}={component[key]}" for key in first if component.get(key) not in (None, "")]
     return " ".join([component["_target_"].rpartition(".")[2], *said])
 

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latent_lab.adapters import ADAPTER, attached, virtual_in
 from latent_lab.backbone import Backbone, ModelError, Pretrained
 from latent_lab.files import write_json
+from latent_lab.problems import fingerprint
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,7 +59,7 @@ def load(folder: Path, dtype: str = "float32") -> tuple[Backbone, Info, "StepDec
     """Read what :func:`save` wrote, or raise :class:`ModelError`."""
     if not (folder / INFO).exists():
         raise ModelError(f"{folder}: holds no {INFO}, so it is no checkpoint of a run; train it to its end first")
-    backbone = Pretrained(path=str(folder), dtype=dtype).load()
+    backbone = attached(Pretrained(path=str(folder), dtype=dtype).load(), folder)
     info = Info(**json.loads((folder / INFO).read_text(encoding="utf-8")))
     if info.decoder is None:
         return backbone, info, None
@@ -69,6 +71,12 @@ def load(folder: Path, dtype: str = "float32") -> tuple[Backbone, Info, "StepDec
     decoder = step_decoder(info.decoder, config.hidden_size, config.vocab_size, info.longest)
     load_model(decoder, str(folder / DECODER))
     return backbone, info, decoder
+
+
+def weights_hash(folder: Path) -> str:
+    """A short hash of the weights that a checkpoint answers with, virtual tokens among them."""
+    files = [folder / "model.safetensors", *([folder / ADAPTER / "adapter_model.safetensors"] if virtual_in(folder) else [])]
+    return "-".join(map(fingerprint, files))
 
 
 def thinking(folder: Path, backbone: Backbone, info: Info) -> "LatentReasoner":

@@ -323,12 +323,17 @@ def check_training(config: TrainConfig) -> None:
     sees = getattr(config.stage, "text_sees", "all")
     if sees != "all" and config.stage.blocks is None:
         raise ConfigError("stage.text_sees", sees, "there are no planning tokens to see; allowed: all, or a plan= that has some")
+    if sees != "all" and hasattr(config.peft, "num_tokens"):
+        kind = type(config.peft).__name__.lower()
+        raise ConfigError("peft", kind, f"stage.text_sees={sees} would hide its virtual tokens; allowed: none, lora, rows")
+    if getattr(config.stage, "words", False) and config.stage.blocks is None:
+        raise ConfigError("stage.words", True, "there is no plan to write in words; allowed: false, or a plan= beside none")
     if not isinstance(config.judge, Nothing | None):
         raise ConfigError("judge", type(config.judge).__name__, "training judges no answers; allowed: none")
     quantize, state = getattr(config.model, "quantize", "none"), getattr(config.model, "state", None)
     if quantize != "none" and isinstance(config.peft, Nothing | None):
         raise ConfigError(
-            "model.quantize", quantize, "quantised matrices cannot be trained; allowed: with peft=lora or rows, else none"
+            "model.quantize", quantize, "quantised matrices cannot be trained; allowed: with a peft= beside none, else none"
         )
     if state is not None and not Path(state).expanduser().is_file():
         raise ConfigError("model.state", state, "there is no such file; allowed: a state dict to read, or null")

@@ -95,8 +95,11 @@ def optimizers(learner: nn.Module, optim: Optim) -> list[torch.optim.Optimizer]:
         return [torch.optim.AdamW(trained, **adamw)]
     blocks = [module for module in learner.modules() if isinstance(module, nn.ModuleList)]
     mine = {id(p): p for block in blocks for p in block.parameters() if p.requires_grad and p.ndim == 2}
-    muon = torch.optim.Muon(list(mine.values()), lr=optim.matrix_lr, weight_decay=optim.weight_decay)
-    return [torch.optim.AdamW([p for p in trained if id(p) not in mine], **adamw), muon]
+    rest = [p for p in trained if id(p) not in mine]  # adapters may train none of one kind, and torch takes no empty list
+    made: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, **adamw)] if rest else []
+    if mine:
+        made.append(torch.optim.Muon(list(mine.values()), lr=optim.matrix_lr, weight_decay=optim.weight_decay))
+    return made
 
 
 def shares(numbers: Sequence[int], rank: int, world: int, micro: int | None) -> list[list[int]]:

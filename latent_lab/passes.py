@@ -20,6 +20,8 @@ class PassShape:
     """``slots``: a pass for each slot; ``block``: one for all of them; ``none``: slots are tokens like others."""
     has_tail: bool
     """Whether what follows the last slot has a pass of its own."""
+    lead: int = 0
+    """Columns that stand before everything in every row, for virtual tokens."""
 
 
 @dataclass
@@ -48,6 +50,8 @@ class Passes:
     """``[B, T]``: True at slots."""
     tail: int | None
     """Number of the pass that holds only what follows the last slots; None if there is none."""
+    lead: int = 0
+    """The first columns of the first pass, which no input token has."""
 
     @classmethod
     def cut(
@@ -63,6 +67,7 @@ class Passes:
         slot = (input_ids == tokens.latent) & real
         if position_ids is None:
             position_ids = (real.cumsum(1) - 1).clamp(min=0)
+        position_ids = position_ids + shape.lead
         if bool((slot & (real.cumsum(1) == 1)).any()):
             raise ValueError(
                 "a row begins with <|latent|>: a thought is the state of the token before it, so give at least one token first"
@@ -74,22 +79,24 @@ class Passes:
 
         column = torch.full_like(input_ids, -1)
         has_tail = shape.has_tail and bool(((number == last) == (is_tail & real)).all())
-        passes = cls([], [], [], [], slot.sum(1), column, slot, last if has_tail else None)
+        passes = cls([], [], [], [], slot.sum(1), column, slot, last if has_tail else None, shape.lead)
         before = 0
         for j in range(last + 1):
             member = number == j
-            width = max(int(member.sum(1).max()), 1)
+            lead = 0 if j else shape.lead
+            width = max(int(member.sum(1).max()), 1) + lead
             rows, cols = member.nonzero(as_tuple=True)
             at = width - member.flip(1).cumsum(1).flip(1)[rows, cols]
             column[rows, cols] = before + at
             before += width
             mask = input_ids.new_zeros(len(input_ids), width, dtype=torch.bool)
-            mask[rows, at] = True
+            mask[rows, at] = mask[:, :lead] = True
             passes.masks.append(mask)
             for source, target in ((input_ids, passes.ids), (position_ids, passes.positions), (slot, passes.is_slot)):
                 packed = source.new_zeros(len(input_ids), width)
                 packed[rows, at] = source[rows, cols]
                 target.append(packed)
+            passes.positions[-1][:, :lead] = torch.arange(lead, device=input_ids.device)
         return passes
 
     @property
@@ -110,14 +117,18 @@ class Passes:
     def compact(self, pad: int) -> tuple[Tensor, Tensor]:
         """The batch as the cache sees it: ids and mask, ``[B, C]``, all passes side by side."""
         mask, ids = torch.cat(self.masks, dim=1), torch.cat(self.ids, dim=1)
-        return ids.masked_fill(~mask, pad), mask.to(ids.dtype)
+        ids = ids.masked_fill(~mask, pad)
+        ids[:, : self.lead] = pad
+        return ids, mask.to(ids.dtype)
 
     def rows(self, index: Tensor) -> "Passes":
         """The same passes of the rows ``index`` alone, in that order; a row may occur more than once."""
         ids, masks, positions, is_slot = (
             [t[index] for t in part] for part in (self.ids, self.masks, self.positions, self.is_slot)
         )
-        made = Passes(ids, masks, positions, is_slot, self.num_slots[index], self.column[index], self.slot[index], self.tail)
+        made = Passes(
+            ids, masks, positions, is_slot, self.num_slots[index], self.column[index], self.slot[index], self.tail, self.lead
+        )
         made.__dict__["most_slots"] = self.most_slots  # there are passes for so many
         return made
 

@@ -38,6 +38,7 @@ from latent_lab.output import ReasonerOutput, anchored, states_at_slots
 from latent_lab.passes import Passes, PassShape
 from latent_lab.segments import added, check_attention, decoding
 from latent_lab.sequences import LatentTokens
+from latent_lab.virtual import begun, num_virtual, widened
 
 __all__ = ["LatentReasoner", "LatentTokens", "ReasonerOutput", "ThoughtEdit", "UnsupportedModel", "final_norm"]
 
@@ -184,7 +185,7 @@ class LatentReasoner(nn.Module):
             embeds = rollout.held_BD.new_zeros(*ids.shape, rollout.held_BD.shape[-1])
             embeds[:, -1] = rollout.held_BD
             options["inputs_embeds"] = embeds
-        generate: Any = self.backbone.generate
+        generate: Any = self.model.generate  # not PEFT's own, which would put virtual tokens before what the cache holds
         cache = rollout.cache if cut.widths != [1] else None
         copies = self._copies(options)
         lengths: dict[str, Any] = {
@@ -202,7 +203,7 @@ class LatentReasoner(nn.Module):
     def _shape_of_passes(self, is_closed: Tensor | None, edits: Edits) -> PassShape:
         is_single = self.loop.feeds == "tokens" and not self.loop.multipass
         middle = "none" if is_single else "block" if self.loop.rounds else "slots"
-        return PassShape(middle, has_tail=is_closed is not None or edits.cache is not None)
+        return PassShape(middle, is_closed is not None or edits.cache is not None, num_virtual(self.backbone))
 
     def _copies(self, options: dict[str, Any]) -> int:
         """How many rows (beams or samples) ``generate`` will make of each."""
@@ -262,7 +263,7 @@ class Rollout:
         if edits.cache is not None and cut.tail is None:
             raise ValueError("edit_cache: nothing follows the last slot, so nothing would read it; end with the end marker")
         self.cut, self.edits, self.is_closed, self.wants_layers = cut, edits, is_closed, wants_layers
-        self.loop, self.feedback = reasoner.loop, reasoner.feedback
+        self.loop, self.feedback, self.backbone = reasoner.loop, reasoner.feedback, reasoner.backbone
         self.body = model.base_model
         self.norm = final_norm(model) if self.loop.feedback == "before_norm" else None
         self.embed = model.get_input_embeddings()
@@ -365,11 +366,12 @@ class Rollout:
         return torch.stack(self.fed, dim=1) if self.fed else thoughts_BKD
 
     def visible(self, mask_BC: Tensor) -> Tensor:
-        """``[B, C]``: what of all passes the tail may see: in closed rows the slots and itself, else everything."""
+        """``[B, C]``: what of all passes the tail may see: in closed rows slots, virtual tokens and itself, else everything."""
         assert self.is_closed is not None
         slots_BC = self.is_slot_BC[:, : mask_BC.shape[1]]
-        tail = torch.arange(mask_BC.shape[1], device=mask_BC.device) >= sum(self.cut.widths[:-1])
-        return mask_BC & (slots_BC | tail | ~self.is_closed[:, None])
+        columns = torch.arange(mask_BC.shape[1], device=mask_BC.device)
+        always = (columns >= sum(self.cut.widths[:-1])) | (columns < self.cut.lead)
+        return mask_BC & (slots_BC | always | ~self.is_closed[:, None])
 
     def _think(self, slot: int, state_BD: Tensor) -> tuple[Tensor, Tensor]:
         """The thought that a state becomes, in float32 at least, and the rows ``[B]`` that have this slot."""
@@ -421,6 +423,11 @@ class Rollout:
         if self.loop.segments:
             ids_BC = torch.cat(cut.ids[: last + 1], dim=1)[:, : before + width]
             mask = added(self.loop.segments, ids_BC, mask_BC, width, embeds_BWD.dtype)
+        if cut.lead and not first:
+            embeds_BWD, use_cache = begun(self.backbone, embeds_BWD, self.cache), True
+        left = width - embeds_BWD.shape[1]  # virtual tokens that are keys and values alone have no states
+        if left == width:
+            return (nothing := widened(embeds_BWD, left)), nothing
         taken: list[Tensor] = []
         hook = self.norm.register_forward_pre_hook(lambda _, given: taken.append(given[0])) if self.norm is not None else None
         residual = self.edits.residual
@@ -431,7 +438,7 @@ class Rollout:
                 out = self.body(
                     inputs_embeds=embeds_BWD,
                     attention_mask=mask,
-                    position_ids=torch.cat(cut.positions[first : last + 1], dim=1)[:, :width],
+                    position_ids=torch.cat(cut.positions[first : last + 1], dim=1)[:, left:width],
                     past_key_values=self.cache if use_cache else None,
                     use_cache=use_cache,
                     **({"output_hidden_states": True} if self.wants_layers else {}),
@@ -440,5 +447,6 @@ class Rollout:
             if hook is not None:
                 hook.remove()
         if self.wants_layers:
-            self.layers.append(out.hidden_states[1:])
-        return out.last_hidden_state, taken[0] if taken else out.last_hidden_state
+            self.layers.append(tuple(widened(each, left) for each in out.hidden_states[1:]))
+        states = widened(out.last_hidden_state, left)
+        return states, widened(taken[0], left) if taken else states

@@ -2,7 +2,7 @@
 
 A problem is tokenised once, piece by piece; a stage slices and joins ids. Labels come from the joined ids, never from tokenising
 a joined string again. Layout and strings follow Coconut (arXiv 2412.06769): ``question\\n``, each step ``step\\n``, and
-``### answer`` followed by the end-of-text token.
+``### answer`` followed by the end-of-text token. A question may also be put in the form of Alpaca or of a chat (:class:`Frame`).
 """
 
 from collections.abc import Sequence as Seq
@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import Any, Protocol
 
 from latent_lab.problems import Problem
+from latent_lab.weights import ModelError
 
 IGNORE = -100
 ANSWER_PREFIX = "### "
@@ -105,7 +106,7 @@ class Sequence:
 
 
 class Tokenizer(Protocol):
-    """The two members of a Hugging Face tokenizer that this file uses."""
+    """The two members of a Hugging Face tokenizer that every layout uses."""
 
     eos_token_id: int
 
@@ -116,16 +117,73 @@ class Tokenizer(Protocol):
         ...
 
 
-def encode(problems: Seq[Problem], tokenizer: Tokenizer, *, with_prefix: bool = False) -> list[Encoded]:
+TEMPLATES = ("plain", "alpaca", "chat")
+HERE = "[[the question]]"
+"""Stands for the question while a chat template is rendered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What stands around every question."""
+
+    before: str = ""
+    after: str = "\n"
+    is_chat: bool = False
+    """Whether it is the tokenizer's own, special tokens and all."""
+
+    def ids(self, questions: Seq[str], tokenizer: Any) -> list[list[int]]:
+        """Tokenise framed questions. In a chat the frame's special tokens are such; what a question spells out is text."""
+        texts = [self.before + question + self.after for question in questions]
+        if not self.is_chat:
+            plain: list[list[int]] = tokenizer(texts, add_special_tokens=True, split_special_tokens=True)["input_ids"]
+            return plain
+        ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, split_special_tokens=False)["input_ids"]
+        for i, question in enumerate(questions):
+            if any(name in question for name in tokenizer.all_special_tokens):
+                pieces = ((self.before, False), (question, True), (self.after, False))
+                read = (tokenizer([t], add_special_tokens=False, split_special_tokens=split) for t, split in pieces)
+                ids[i] = [token for piece in read for token in piece["input_ids"][0]]
+        return ids
+
+
+def frame(template: str, instruction: str, tokenizer: Any) -> Frame:
+    """What a template puts around a question; a chat that the tokenizer cannot lay out raises :class:`ModelError`."""
+    if template == "alpaca":
+        asked = f"### Instruction:\n{instruction}\n\n### Input:\n" if instruction else "### Instruction:\n"
+        return Frame(asked, "\n\n### Response:\n")
+    if template == "plain":
+        return Frame()
+    if not getattr(tokenizer, "chat_template", None):
+        raise ModelError("stage.template: given chat; this model's tokenizer has no chat template; allowed: plain, alpaca")
+    turns = [{"role": "system", "content": instruction}] if instruction else []
+    try:
+        text = tokenizer.apply_chat_template(
+            [*turns, {"role": "user", "content": HERE}], add_generation_prompt=True, tokenize=False
+        )
+    except Exception as error:  # a template is a program of its own, and complains in its own way
+        reason, rest = " ".join(str(error).split()), "plain, alpaca" + ", or no stage.instruction" * bool(instruction)
+        raise ModelError(
+            f"stage.template: given chat; the tokenizer's template refuses it ({reason}); allowed: {rest}"
+        ) from error
+    before, found, after = text.partition(HERE)
+    if not found or HERE in after:
+        reason = "the tokenizer's template does not write a question once"
+        raise ModelError(f"stage.template: given chat; {reason}; allowed: plain, alpaca")
+    return Frame(before, after, is_chat=True)
+
+
+def encode(
+    problems: Seq[Problem], tokenizer: Tokenizer, *, with_prefix: bool = False, around: Frame | None = None
+) -> list[Encoded]:
     """Tokenise every problem once. Texts that occur more than once (steps, mostly) are tokenised once.
 
     A problem's text is text: a ``<|latent|>`` that stands in a question is spelled out and never becomes a slot. ``with_prefix``
-    counts the tokens of each answer that begin inside its mark.
+    counts the tokens of each answer that begin inside its mark; ``around`` is what stands around questions (default: a line
+    break after them).
     """
     if not problems:
         return []
-    asked = [p.question + "\n" for p in problems]
-    questions = tokenizer(asked, add_special_tokens=True, split_special_tokens=True)["input_ids"]
+    questions = (around or Frame()).ids([p.question for p in problems], tokenizer)
     texts = sorted({s + "\n" for p in problems for s in p.steps} | {ANSWER_PREFIX + p.answer for p in problems})
     ids = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     of = {text: tuple(i) for text, i in zip(texts, ids, strict=True)}

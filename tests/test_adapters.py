@@ -401,14 +401,14 @@ def test_adapters_are_chosen_as_a_group_and_named_in_the_runs_name() -> None:
     chosen = job("train", ["peft=lora", "peft.targets=[q_proj,v_proj]", "peft.rank=8", "stage=2", "model=llama"])
     assert chosen.config.peft == LoRA(rank=8, targets=["q_proj", "v_proj"])
     assert chosen.slug == "model=llama,peft=lora,stage=2,peft.rank=8,peft.targets=q_proj+v_proj"
-    with pytest.raises(ConfigError, match=r"^peft: given prefix; allowed: lora, none, rows"):
-        job("train", ["peft=prefix"])
+    with pytest.raises(ConfigError, match=r"^peft: given ia3; allowed: lora, none, prefix, prompt, rows"):
+        job("train", ["peft=ia3"])
 
 
 def test_quantised_models_are_trained_through_adapters_alone() -> None:
     with pytest.raises(ConfigError) as error:
         job("train", ["model=llama", "model.quantize=4bit"])
     assert str(error.value) == (
-        "model.quantize: given 4bit; quantised matrices cannot be trained; allowed: with peft=lora or rows, else none"
+        "model.quantize: given 4bit; quantised matrices cannot be trained; allowed: with a peft= beside none, else none"
     )
     assert job("train", ["model=llama", "model.quantize=4bit", "peft=lora"]).config.model.quantize == "4bit"

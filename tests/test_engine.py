@@ -289,6 +289,14 @@ def test_muon_and_adamw_have_their_own_rates_and_leave_frozen_weights_alone() ->
     assert (len(muon.param_groups[0]["params"]), adamw.param_groups[0]["lr"], muon.param_groups[0]["lr"]) == (7, 0.1, 0.2)
 
 
+@pytest.mark.parametrize(("kept", "kind"), [("0.weight", "Muon"), ("0.bias", "AdamW")])
+def test_where_weights_of_one_sort_alone_are_trained_there_is_one_optimiser(kept: str, kind: str) -> None:
+    model = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(2, 2)])})
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = name.endswith(kept)
+    assert [type(made).__name__ for made in optimizers(model, Optim(name="muon"))] == [kind]
+
+
 def test_a_matrix_in_a_list_within_a_list_is_given_to_muon_once() -> None:
     experts = nn.ModuleList([nn.ModuleList([nn.Linear(4, 4, bias=False)]) for _ in range(2)])
     adamw, muon = optimizers(nn.ModuleDict({"h": experts, "head": nn.Linear(4, 4)}), Optim(name="muon"))

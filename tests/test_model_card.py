@@ -71,6 +71,15 @@ def test_it_says_where_nothing_but_rows_was_trained() -> None:
     assert "| adapters | none: every weight was trained |" in card("model=gpt2", "stage=planning")
 
 
+def test_it_says_what_stands_around_a_question() -> None:
+    assert "put in" not in card("stage=cot", num_slots=None)
+    said = (
+        "Its questions were put in Alpaca's headings with the instruction 'Add.': put them so in place of `question + \"\\n\"`.\n"
+    )
+    assert said in card("stage=cot", "stage.template=alpaca", "stage.instruction=Add.", num_slots=None)
+    assert "Its questions were put in the tokenizer's own chat template: put" in card("stage=3", "stage.template=chat")
+
+
 def test_what_is_not_known_is_not_said() -> None:
     assert "accuracy" not in card("stage=3")
     unknown = {"value": None, "n": 0, "low": None, "high": None}

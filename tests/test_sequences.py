@@ -1,13 +1,17 @@
 """A problem is tokenised once, piece by piece; layouts join the pieces and label what is to be predicted."""
 
 import random
+import re
 from typing import Any
 
 import pytest
+from chatmodel import save_chat_model
+from transformers import AutoTokenizer
 
 from latent_lab.backbone import digit_tokenizer, marker_ids
 from latent_lab.problems import Problem
-from latent_lab.sequences import IGNORE, Encoded, LatentTokens, Role, Sequence, encode, join
+from latent_lab.sequences import IGNORE, Encoded, LatentTokens, Role, Sequence, encode, frame, join
+from latent_lab.weights import ModelError
 
 PROBLEMS = [
     Problem("a", "12 + 7", ("2 + 7 = 9", "1 + 0 = 1"), "19"),
@@ -84,6 +88,85 @@ def test_labels_are_the_joined_ids_and_never_those_of_a_joined_string(tokenizer:
     written = [i for i, label in zip(laid_out.ids, laid_out.labels, strict=True) if label != IGNORE]
     assert written == [*problem.steps[1], *problem.answer]
     assert merging.decode(laid_out.ids) == "ab\n<|start-latent|><|latent|><|end-latent|>ab\n### ab<|endoftext|>"
+
+
+# What stands around a question
+
+CHAT = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] | trim }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+REFUSING = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}{{ messages[0]['content'] }}"
+)
+
+
+@pytest.fixture(scope="module")
+def chatting(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A tokenizer with a chat template, read from disk."""
+    return AutoTokenizer.from_pretrained(save_chat_model(tmp_path_factory.mktemp("chat")))
+
+
+@pytest.mark.parametrize(
+    ("template", "instruction", "text"),
+    [
+        ("plain", "", "2 + 7\n"),
+        ("alpaca", "", "### Instruction:\n2 + 7\n\n### Response:\n"),
+        ("alpaca", "Add.", "### Instruction:\nAdd.\n\n### Input:\n2 + 7\n\n### Response:\n"),
+        ("chat", "", "<|user|>2 + 7<|end|><|assistant|>"),
+        ("chat", "Add.", "<|system|>Add.<|end|><|user|>2 + 7<|end|><|assistant|>"),
+    ],
+)
+def test_a_question_is_put_as_its_template_says(template: str, instruction: str, text: str, chatting: Any) -> None:
+    chatting.chat_template = CHAT
+    (plain,) = encode(PROBLEMS[1:2], chatting)
+    (framed,) = encode(PROBLEMS[1:2], chatting, around=frame(template, instruction, chatting))
+    assert chatting.decode(framed.question) == text
+    assert (framed.steps, framed.answer) == (plain.steps, plain.answer)
+    whole = join(framed, None, steps=[0])
+    assert chatting.decode(whole.ids) == text + "2 + 7 = 9\n### 9<|end|>"
+    assert whole.labels == (*[IGNORE] * len(framed.question), *whole.ids[len(framed.question) :])
+
+
+@pytest.mark.parametrize("instruction", ["", "Add."])
+def test_a_chat_is_what_the_tokenizer_itself_makes_of_it(instruction: str, chatting: Any) -> None:
+    chatting.chat_template = CHAT
+    turns = [{"role": "system", "content": instruction}] if instruction else []
+    own = chatting.apply_chat_template(
+        [*turns, {"role": "user", "content": "2 + 7"}], add_generation_prompt=True, return_dict=False
+    )
+    assert encode(PROBLEMS[1:2], chatting, around=frame("chat", instruction, chatting))[0].question == tuple(own)
+
+
+def test_a_question_that_spells_a_special_token_ends_no_turn(chatting: Any) -> None:
+    chatting.chat_template = CHAT
+    problems = [Problem("a", "What is <|end|>?", (), "9"), PROBLEMS[1]]
+    spelled, plain = encode(problems, chatting, around=frame("chat", "", chatting))
+    ends = [encoded.question.count(chatting.convert_tokens_to_ids("<|end|>")) for encoded in (spelled, plain)]
+    assert ends == [1, 1]
+    assert chatting.decode(spelled.question) == "<|user|>What is <|end|>?<|end|><|assistant|>"
+
+
+@pytest.mark.parametrize(
+    ("template", "instruction", "message"),
+    [
+        (None, "", "this model's tokenizer has no chat template; allowed: plain, alpaca"),
+        (
+            REFUSING,
+            "Add.",
+            "the tokenizer's template refuses it (no system role); allowed: plain, alpaca, or no stage.instruction",
+        ),
+        (
+            "{{ messages[0]['content'][:3] }}",
+            "",
+            "the tokenizer's template does not write a question once; allowed: plain, alpaca",
+        ),
+    ],
+)
+def test_a_chat_that_cannot_be_laid_out_is_refused(template: str | None, instruction: str, message: str, chatting: Any) -> None:
+    chatting.chat_template = template
+    with pytest.raises(ModelError, match=f"^{re.escape(f'stage.template: given chat; {message}')}$"):
+        frame("chat", instruction, chatting)
 
 
 # Joining

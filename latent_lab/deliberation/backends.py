@@ -252,9 +252,10 @@ class LabRun:
 
     def identity(self, config: EvalConfig) -> dict[str, str]:
         """Its weights."""
+        from latent_lab import checkpoint
         from latent_lab.grading.session import CHECKPOINT
 
-        return {"weights": fingerprint(config.run_folder / CHECKPOINT / "model.safetensors")}
+        return {"weights": checkpoint.weights_hash(config.run_folder / CHECKPOINT)}
 
     @contextmanager
     def opened(self, ledger: "Ledger", config: EvalConfig) -> Iterator[Opened]:

@@ -13,10 +13,12 @@ from latent_lab.grading.numbers import LONGEST, number
 
 # A dollar sign and a percent sign are part of the answer: they stay, and only the number between them is rewritten.
 NUMBER = re.compile(r"([+-]?)(\$?)([0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(?:\.([0-9]*))?(%?)")
-RULES = ("exact", "integer", "numeric", "math", "published_in_run", "published_post_hoc")
+RULES = ("exact", "integer", "numeric", "math", "published_in_run", "published_post_hoc", "choice", "yes_no")
 LONGEST_ANSWER = 10_000
 """A given answer longer than this equals the gold answer only if it is that very text."""
 FIRST_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+LETTER = re.compile(r"(?:(?:option|choice)\s+)?(?:\((?P<closed>[a-z])\).*|(?P<bare>[a-z])(?:[).:].*)?)", re.I | re.DOTALL)
+YES_OR_NO = re.compile(r"(?P<yes>yes|true)\b.*|(?:no|false)\b.*", re.I | re.DOTALL)
 WORDS = re.compile(r"[^\W\d_]{2,}(?:[\s'.-]+[^\W\d_]+)*\.?")
 
 
@@ -73,6 +75,8 @@ class Equivalence:
     rule: str = "exact"
     """``exact``: the same text once both are normalised. ``integer``: the same whole number, however it is written. ``numeric``:
     the same number, or near enough. ``math``: the same number, the same text, or formulas that math-verify takes for equal.
+    ``choice``: the letter of the same option, whatever of the option follows it. ``yes_no``: both begin with yes or true, or both
+    with no or false.
     ``published_in_run`` and ``published_post_hoc``: the two rules of the published GSM-Hard study, to be compared with."""
     absolute: float = 0.0
     """``numeric``: largest difference from the gold number."""
@@ -112,6 +116,9 @@ class Equivalence:
             return given == gold
         if self.rule == "exact":
             return is_equal(given, gold)
+        if self.rule in ("choice", "yes_no"):
+            of = letter if self.rule == "choice" else yes_or_no
+            return None if (named := of(gold)) is None else of(given) == named
         right, answer = number(gold, percent=self.percent), number(given, percent=self.percent)
         if self.rule == "math":
             return is_equal(given, gold) or _same_formula(given, gold, answer, right)
@@ -125,6 +132,18 @@ class Equivalence:
         if self.scale is not None:
             absolute = min(absolute, Fraction(str(self.scale)) * abs(gold))
         return max(absolute, Fraction(str(self.relative)) * abs(gold))
+
+
+def letter(answer: str) -> str | None:
+    """The option that an answer names: ``B``, ``(b)``, ``B) 21``, ``B. a bank``; a letter that begins a sentence names none."""
+    found = LETTER.fullmatch(answer.strip(" *_$\n"))
+    return (found["closed"] or found["bare"]).upper() if found else None
+
+
+def yes_or_no(answer: str) -> bool | None:
+    """Whether an answer begins with yes or true; False: with no or false; None: with neither."""
+    found = YES_OR_NO.fullmatch(answer.strip(" *_$\n"))
+    return found["yes"] is not None if found else None
 
 
 def _same_formula(given: str, gold: str, answer: Fraction | None, right: Fraction | None) -> bool | None:

@@ -126,7 +126,7 @@ class Solver:
     @property
     def room(self) -> int:
         """Positions the model has, its first and last token included."""
-        return getattr(self.backbone.model.config, "max_position_embeddings", None) or 10**9
+        return self.backbone.room
 
     def fits(self, problem: Encoded) -> bool:
         """Whether the model has positions for a problem's prompt and one token more."""

@@ -21,7 +21,7 @@ from latent_lab.grading.judges import Asking
 from latent_lab.grading.task import Answers
 from latent_lab.grading.tools import add_tools, with_tools
 from latent_lab.job import Job
-from latent_lab.problems import DataError, Problem, fingerprint
+from latent_lab.problems import DataError, Problem, fingerprint, rule_of
 from latent_lab.run import CONFIG, RESULT, Run, accelerator, open_run_together, say_complete, seed_everything
 from latent_lab.supervision import StepDecoder
 
@@ -111,15 +111,15 @@ def session(job: Job, task: Answers) -> Iterator[Session]:
         problems = (config.dataset or trained.dataset).load(config.split)[: config.limit]
         if not problems:
             raise DataError(f"split={config.split}: the dataset has no problem there; choose another split or dataset")
-        weights = config.run_folder / CHECKPOINT / "model.safetensors"
-        identity = {"problems": fingerprint(problems), "weights": fingerprint(weights), **judge.identity(config.judge)}
+        weights = checkpoint.weights_hash(config.run_folder / CHECKPOINT)
+        identity = {"problems": fingerprint(problems), "weights": weights, **judge.identity(config.judge)}
         folder = Path(config.out) if config.out else config.run_folder / "eval" / job.slug
         options = {"command": job.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
         with open_run_together(at, folder, {**job.plain, **identity}, **options) as run:
             if run.result is None and isinstance(config.judge, Asking):
                 config.judge.check_ready()  # or the answers would wait for somebody who cannot be asked
             seed_everything(config.seed)
-            solver, info, decoder = solver_of(config.run_folder, trained, at, config.batch_size, task)
+            solver, info, decoder = solver_of(config.run_folder, trained, at, config.batch_size, task, config.dataset)
             if run.result is None:
                 run.track(config.tracker, job_type="eval", group=job.group)
             yield Session(config, trained, run, problems, solver, info, decoder, at)
@@ -127,9 +127,10 @@ def session(job: Job, task: Answers) -> Iterator[Session]:
 
 
 def solver_of(
-    folder: Path, trained: TrainConfig, at: "Accelerator", batch_size: int, task: Answers
+    folder: Path, trained: TrainConfig, at: "Accelerator", batch_size: int, task: Answers, dataset: Any = None
 ) -> tuple[Solver, checkpoint.Info, StepDecoder | None]:
-    """A finished run's model, ready to answer, and what was trained to read its thoughts."""
+    """A finished run's model, ready to answer (``dataset``: whose answers, if not those it was trained on), and what was trained
+    to read its thoughts."""
     backbone, info, decoder = checkpoint.load(folder / CHECKPOINT, getattr(trained.model, "dtype", "float32"))
     solver = Solver(
         reasoner=checkpoint.thinking(folder / CHECKPOINT, backbone, info).to(at.device).eval(),
@@ -142,7 +143,7 @@ def solver_of(
         rank=at.process_index,
         world=at.num_processes,
         thoughts_by=trained.stage.thoughts_by if task.thoughts == "as_trained" else task.thoughts,
-        grading=task.grading(trained.stage.extractors),
+        grading=task.grading(trained.stage.extractors, rule_of(dataset or trained.dataset)),
     )
     return solver, info, decoder.to(at.device) if decoder else None
 

@@ -34,9 +34,10 @@ class Answers:
     extractors: list[str] = field(default_factory=list)
     """Rules that find the answer in what was written, in the order they are tried: ``marker`` (``###``), ``hashes`` (``####``),
     ``boxed``, ``the_answer_is``, ``last_number`` (a guess), ``node``; empty takes those the run was trained for."""
-    equivalence: str = "exact"
-    """What equals the gold answer: ``exact``, ``integer``, ``numeric``, ``math`` (needs the extra ``math``), or the published
-    ``published_in_run`` and ``published_post_hoc``; see :class:`latent_lab.grading.answers.Equivalence`."""
+    equivalence: str | None = None
+    """What equals the gold answer: ``exact``, ``integer``, ``numeric``, ``math`` (needs the extra ``math``), the published
+    ``published_in_run`` and ``published_post_hoc``, ``choice`` (letters of options), or ``yes_no``; null takes what the dataset's
+    answers are, or ``exact``. See :class:`latent_lab.grading.answers.Equivalence`."""
     tolerance: float = 0.0
     """For ``numeric``: largest difference from the gold number."""
     relative_tolerance: float = 0.0
@@ -63,9 +64,9 @@ class Answers:
             name, equals, rest = str(error).partition("=")
             raise ValueError(SETTINGS.get(name, name) + equals + rest) from error
 
-    def grading(self, extractors: Sequence[str]) -> Grading:
-        """How texts are graded; ``extractors`` are tried where the task names none."""
-        equal = Equivalence(self.equivalence, self.tolerance, self.relative_tolerance, self.tolerance_scale, self.percent)
+    def grading(self, extractors: Sequence[str], rule: str = "exact") -> Grading:
+        """How texts are graded; ``extractors`` are tried and ``rule`` holds where the task names none."""
+        equal = Equivalence(self.equivalence or rule, self.tolerance, self.relative_tolerance, self.tolerance_scale, self.percent)
         return Grading(tuple(self.extractors or extractors), equal, self.accept_truncated)
 
     def run(self, job: "Job") -> dict[str, Any]:

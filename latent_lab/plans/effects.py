@@ -31,6 +31,8 @@ def plans(task: PlansTask, job: Job) -> dict[str, Any]:
             reading = getattr(at.trained.stage, "reading", None)
             if reading is None or not reading.blocks.is_typed or reading.blocks.place not in ("steps", "plan_first"):
                 raise PlanError(f"run: {job.config.run} announces no single steps; allowed: runs of stage=planning that do")
+            if reading.blocks.in_words:
+                raise PlanError(f"run: {job.config.run} announces steps in words; allowed: runs with tokens (stage.words=false)")
             encoded = at.trained.stage.encode(at.problems, at.solver.backbone.tokenizer)
             result["effects"] = effects(at.solver, at.problems, encoded, reading, task.step, job.config.seed)
             result["whole_blocks"] = in_whole_blocks(at.solver, at.problems, encoded, reading)

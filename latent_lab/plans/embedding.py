@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from latent_lab.adapters import virtual_in
 from latent_lab.backbone import Pretrained
 from latent_lab.batching import collate
 from latent_lab.plans.base import PlanError
@@ -24,6 +25,8 @@ def embed(problems: Seq[Problem], path: str, *, layer: int, pooling: str, in_con
     A step's vector is the mean over its own tokens (or its last token's state) after block ``layer``; 0 is the input embedding,
     -1 the last. In context the model has read the question and the steps before; else the step alone.
     """
+    if virtual_in(Path(path)):
+        raise PlanError(f"plan.model: {path} has virtual tokens, which no step has before it; allowed: runs with other adapters")
     backbone = Pretrained(path=path).load()
     model = backbone.model.eval()
     if not -model.config.num_hidden_layers - 1 <= layer <= model.config.num_hidden_layers:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from latent_lab.plans.layout import Blocks
+from latent_lab.plans.layout import SAID, Blocks, word
 from latent_lab.sequences import ANSWER_PREFIX
 
 FIRST_SIGN = 0xF0000
-"""Each planning token is read as one character from here on, a plane of Unicode that texts do not use."""
+"""Each planning token (in words, each word of a block) is read as one character from here on, a plane of Unicode that texts do
+not use."""
 SIGNS = "[\U000f0000-\U000ffffd]"
 LINE, ANSWER_LINE = "[^\n\U000f0000-\U000ffffd]", re.escape(ANSWER_PREFIX.strip())
 
@@ -26,7 +27,7 @@ class Written:
     is_well_formed: bool
     """Whether the reply is blocks and lines in the order of training, and nothing besides."""
     num_tokens: int
-    """Planning tokens."""
+    """Planning tokens; in words, the kinds said and what each block begins with."""
 
 
 class Reading:
@@ -34,10 +35,25 @@ class Reading:
 
     def __init__(self, blocks: Blocks, tokenizer: Any) -> None:
         self.blocks, self.tokenizer = blocks, tokenizer
-        names = blocks.tokens()
-        self.ids: tuple[int, ...] = tuple(tokenizer.convert_tokens_to_ids(names)) if names else ()
-        self.sign_of = {name: chr(FIRST_SIGN + i) for i, name in enumerate(names)}
-        self.sign_of_id = dict(zip(self.ids, self.sign_of.values(), strict=True))
+        tokens = blocks.tokens()
+        self.ids: tuple[int, ...] = tuple(tokenizer.convert_tokens_to_ids(tokens)) if tokens else ()
+        self.sign_of = {name: chr(FIRST_SIGN + i) for i, name in enumerate(blocks.names())}
+        self.sign_of_id = dict(zip(self.ids, self.sign_of.values(), strict=not blocks.in_words))
+        self.known: dict[str, tuple[int, ...]] = {}
+
+    def coded(self, block: Seq[str], *, is_line: bool = False) -> tuple[int, ...]:
+        """The ids that write a block, before its step or in a line of its own."""
+        end = "\n" if is_line else ""
+        if self.blocks.in_words:
+            said = self.blocks.said(block)
+            return self._text(said.rstrip() + end if is_line else said)
+        return (*(self.ids[ord(self.sign_of[name]) - FIRST_SIGN] for name in block), *self._text(end))
+
+    def _text(self, text: str) -> tuple[int, ...]:
+        if text not in self.known:
+            ids = self.tokenizer([text], add_special_tokens=False, split_special_tokens=True)["input_ids"][0] if text else ()
+            self.known[text] = tuple(ids)
+        return self.known[text]
 
     def plain(self, ids: Seq[int]) -> list[int]:
         """The same without planning tokens: what is graded."""
@@ -45,6 +61,8 @@ class Reading:
 
     def signs(self, ids: Seq[int]) -> str:
         """A reply as text, each planning token one character."""
+        if self.blocks.in_words:
+            return self._phrase.sub(lambda found: self._signs(self._named(found[1])), self.tokenizer.decode(list(ids)))
         text, run = "", list[int]()
         for i in [*ids, None]:
             if i is not None and i not in self.sign_of_id:
@@ -60,8 +78,25 @@ class Reading:
         text = self.signs(ids)
         is_whole = re.fullmatch(self._grammar, text) is not None
         found = self._announced(text)
-        num_tokens = sum(i in self.sign_of_id for i in ids)
+        num_tokens = len(re.findall(SIGNS, text)) if self.blocks.in_words else sum(i in self.sign_of_id for i in ids)
         return Written(tuple(kinds for kinds, _ in found), tuple(step for _, step in found), is_whole, num_tokens)
+
+    @cached_property
+    def _group_of(self) -> dict[str, tuple[str, ...]]:
+        """In words: the names that each word stands for."""
+        kinds = [kind for kind in self.blocks.plan.kinds() if self.blocks.group(kind)[0] in self.sign_of]
+        return {word(kind): self.blocks.group(kind) for kind in kinds} if self.blocks.is_typed else {}
+
+    @cached_property
+    def _phrase(self) -> re.Pattern[str]:
+        """In words: a block at the beginning of a line, its kinds the first group."""
+        words = "|".join(re.escape(each) for each in sorted(self._group_of, key=len, reverse=True))
+        kinds = f"(?: ((?:{words})(?:, (?:{words}))*)\\.)?" if words else "()"
+        return re.compile(f"^{SAID}{kinds} *", re.MULTILINE)
+
+    def _named(self, words: str | None) -> list[str]:
+        kinds = words.split(", ") if words else []
+        return [*self.blocks.prefix(), *(name for kind in kinds for name in self._group_of[kind])]
 
     @cached_property
     def _grammar(self) -> re.Pattern[str]:

@@ -10,7 +10,7 @@ from latent_lab.plans.base import ASSIGNMENT, RESERVED, Label, Plan, PlanError
 from latent_lab.problems import Problem
 
 WORD = re.compile(r"[^\W\d_]+|[-+*/=]")
-TAG = re.compile(r"\[([^\]\n]*)\]\s*:\s*")
+TAG = re.compile(r"\[([^\]\n]*)\](?:\s+and\s+\[[^\]\n]*\])*\s*:\s*")
 TAGS = {"rag": "memory", "memory": "memory", "reason": "reason", "reasoning": "reason"}
 
 
@@ -66,7 +66,7 @@ class MemoryReason(Plan):
     """What a step draws on, as its tag says: ``[rag]: ...`` is from memory, ``[reason]: ...`` follows (arXiv 2411.13504).
 
     Differs from paper: ``[reasoning]`` is reason (the published code takes every tag but ``[reason]`` for memory), and an unknown
-    tag is an error.
+    tag is an error. Of several, as in ``[reason] and [rag]: ...``, the first counts.
     """
 
     def own_kinds(self) -> tuple[str, ...]:

@@ -38,6 +38,11 @@ class Dataset(Protocol):
         ...
 
 
+def rule_of(dataset: Any) -> str:
+    """The rule by which answers to a dataset are equal, where it takes one of its own."""
+    return getattr(dataset, "equivalence", "exact")
+
+
 def fingerprint(what: Path | Sequence[Problem]) -> str:
     """A short hash of a file's bytes or of problems."""
     if isinstance(what, Path):

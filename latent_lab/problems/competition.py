@@ -2,12 +2,12 @@
 
 import logging
 import re
-import string
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from latent_lab.problems import DataError, Problem
-from latent_lab.problems.files import Row, mapping, shown, text_of, value_of, wrong
+from latent_lab.problems.choices import LETTERS, check_letter, with_options
+from latent_lab.problems.files import Row, mapping, text_of, value_of, wrong
 from latent_lab.problems.hub import Hub, read
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,6 @@ SUBJECTS = (
 )
 BOX = re.compile(r"\\f?box(?:ed)?\s*(\{|\S)")
 """What announces the final answer: ``\\boxed{...}`` or ``\\fbox{...}``, or a single character without braces."""
-LETTERS = string.ascii_uppercase
 
 
 @dataclass
@@ -70,6 +69,7 @@ class AQuA(Hub):
     answer: str = "correct"
     options: str = "options"
     """Field of the choices: a list of texts such as ``A)21``."""
+    equivalence: ClassVar[str] = "choice"
 
     def problem(self, row: Row, stem: str) -> Problem:
         """Turn one row into a Problem; options that are no list of texts raise :class:`DataError`."""
@@ -77,13 +77,10 @@ class AQuA(Hub):
         options = value_of(record, self.options, "options", row.where)
         if not isinstance(options, list) or not options or not all(isinstance(option, str) for option in options):
             raise wrong(options, self.options, row.where, "a list of texts, such as A)21, B)22")
-        letters = LETTERS[: len(options)]
-        if (correct := value_of(record, self.answer, "answer", row.where)) not in list(letters):
-            allowed = f"the letter of an option, {letters[0]} to {letters[-1]}"
-            raise DataError(f"{row.where}, field '{self.answer}': found {shown(correct)}; allowed: {allowed}")
-        lettered = [f"({letter}) {without_letter(text, letter)}" for letter, text in zip(letters, options, strict=True)]
+        check_letter(value_of(record, self.answer, "answer", row.where), self.answer, len(options), row.where)
+        plain = [without_letter(text, letter) for letter, text in zip(LETTERS, options, strict=False)]
         asked = text_of(value_of(record, self.question, "question", row.where), self.question, row.where)
-        return super().problem(row._replace(record=record | {self.question: " ".join([asked, *lettered])}), stem)
+        return super().problem(row._replace(record=record | {self.question: with_options(asked, plain)}), stem)
 
 
 def without_letter(option: str, letter: str) -> str:

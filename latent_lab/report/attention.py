@@ -34,6 +34,8 @@ def attention(task: AttentionTask, job: Job) -> dict[str, Any]:
             encoded = at.trained.stage.encode(at.problems, at.solver.backbone.tokenizer)
             if getattr(at.trained.stage, "reading", None) is None:
                 raise PlanError(f"run: {job.config.run} writes no planning tokens; allowed: runs of stage=planning with a plan")
+            if at.solver.backbone.num_virtual:
+                raise PlanError(f"run: {job.config.run} has virtual tokens; allowed: runs with peft=none, lora or rows")
             found = masses(at.solver, encoded)
             if not found.num_queries.sum():
                 raise PlanError(

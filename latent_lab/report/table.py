@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from latent_lab import checkpoint
 from latent_lab.config import NOT_RESULT, ConfigError, EvalConfig
 from latent_lab.files import atomic
 from latent_lab.grading.session import CHECKPOINT, trained_config
@@ -38,7 +39,7 @@ def table(task: TableTask, asked: Job, groups: Sequence[Group]) -> dict[str, Any
     runs = [run for group in groups for run in group.runs]
     dataset, problems = problems_of(config, runs)
     folder = folder_of(config, asked)
-    weights = {name_of(run, asked): fingerprint(run.folder / CHECKPOINT / "model.safetensors") for run in runs}
+    weights = {name_of(run, asked): checkpoint.weights_hash(run.folder / CHECKPOINT) for run in runs}
     identity = {"problems": fingerprint(problems), "weights": weights}
     options: dict[str, Any] = {"command": asked.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
     with open_run(folder, {**asked.plain, **identity}, **options) as run:

@@ -86,7 +86,7 @@ def everything(reading: Reading, job: Job, started: float) -> dict[str, Any]:
     if "interventions" in task.parts:
         result["interventions"] = timed("interventions", lambda: interventions(reading))
         result["agreement"] = timed("agreement", lambda: agreement(reading))
-    if reading.grammar.name == "nodes":
+    if reading.grammar.name == "nodes" and not reading.at.solver.backbone.num_virtual:
         result["frontier"] = timed("frontier", lambda: frontier(reading))
     result["ladder"] = ladder(result, reading.grammar.primary, reading.kind, task.thresholds)
     explored = shown(reading)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from latent_lab import checkpoint
 from latent_lab.config import EvalConfig
 from latent_lab.grading.session import CHECKPOINT, Session, solver_of, trained_config
 from latent_lab.grading.task import Answers
@@ -95,7 +96,7 @@ class Reading:
     def store(self, name: str, problems: list[Problem]) -> ThoughtStore:
         """The thoughts of problems, collected below the folder of results; found there if they were collected before."""
         identity = {
-            "weights": fingerprint(self.config.run_folder / CHECKPOINT / "model.safetensors"),
+            "weights": checkpoint.weights_hash(self.config.run_folder / CHECKPOINT),
             "split": fingerprint(problems),
         }
         encoded = self.encode(problems)

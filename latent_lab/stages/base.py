@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from latent_lab.loop import SEEN, Loop, check_loop, loop_of
 from latent_lab.problems import Problem
 from latent_lab.schedule import Phase
-from latent_lab.sequences import Encoded, LatentTokens, Sequence, Tokenizer, encode
+from latent_lab.sequences import TEMPLATES, Encoded, Frame, LatentTokens, Sequence, Tokenizer, encode, frame
 
 if TYPE_CHECKING:
     from latent_lab.backbone import Backbone
@@ -36,6 +36,12 @@ class Stage(ABC):
     reset_optimizer: str = "never"
     """When the optimiser forgets: ``never``; at each ``stage``; ``every_epoch_as_published``, which Coconut's code does where its
     paper says at each stage."""
+    template: str = "plain"
+    """How a question is put: ``plain``, a line of its own; ``alpaca``, under the headings of Alpaca's instructions; ``chat``, as
+    the tokenizer's own chat template has it, the reply being the assistant's turn. What is put is never learned."""
+    instruction: str = ""
+    """What is asked of the model in general: Alpaca's instruction, with the question as its input (empty: the question itself is
+    the instruction); the system message of a chat (empty: there is none)."""
 
     def __post_init__(self) -> None:
         if not self.epochs or not all(0 <= count < float("inf") for count in self.epochs):
@@ -43,6 +49,9 @@ class Stage(ABC):
         if not any(self.epochs):
             raise ValueError(f"epochs={self.epochs}: at least one must be above 0, or nothing is trained")
         one_of(self, "reset_optimizer", RESETS)
+        one_of(self, "template", TEMPLATES)
+        if self.instruction and self.template == "plain":
+            raise ValueError(f"instruction={self.instruction}: template=plain has no place for it; allowed: alpaca, chat")
 
     @abstractmethod
     def phases(self) -> list[Phase]:
@@ -106,7 +115,11 @@ class Stage(ABC):
 
     def encode(self, problems: Seq[Problem], tokenizer: Tokenizer) -> list[Encoded]:
         """Tokenise problems, or raise :class:`latent_lab.problems.DataError`."""
-        return encode(problems, tokenizer)
+        return encode(problems, tokenizer, around=self.around(tokenizer))
+
+    def around(self, tokenizer: Tokenizer) -> Frame:
+        """What stands around a question, or :class:`latent_lab.weights.ModelError` where a tokenizer cannot put it so."""
+        return frame(self.template, self.instruction, tokenizer)
 
     def teacher_sequence(self, problem: Encoded) -> Sequence | None:
         """The same problem with its chain written out, for methods that learn from it."""

@@ -54,7 +54,7 @@ class CODI(Thinking):
 
     def encode(self, problems: Seq[Problem], tokenizer: Tokenizer) -> list[Encoded]:
         """See :class:`latent_lab.stages.base.Stage`."""
-        return encode(problems, tokenizer, with_prefix=True)
+        return encode(problems, tokenizer, with_prefix=True, around=self.around(tokenizer))
 
     def num_slots(self, stage: int) -> int:
         """See :class:`latent_lab.stages.base.Stage`."""

@@ -18,9 +18,10 @@ from latent_lab.card import model_card
 from latent_lab.config import NOT_RESULT, TrainConfig
 from latent_lab.engine import STATE, Engine
 from latent_lab.files import atomic, remove
+from latent_lab.grading.answers import Equivalence, Grading
 from latent_lab.grading.evaluate import Solver, floors, in_words, rate, summary, teacher_forced
 from latent_lab.job import Job
-from latent_lab.problems import DataError, Problem
+from latent_lab.problems import DataError, Problem, rule_of
 from latent_lab.problems.checks import check_problems
 from latent_lab.reasoner import LatentReasoner
 from latent_lab.run import Run, accelerator, open_run_together, say_complete, seed_everything
@@ -121,6 +122,7 @@ class StageCourse:
             rank=at.process_index,
             world=at.num_processes,
             thoughts_by=self.stage.thoughts_by,
+            grading=Grading(self.stage.extractors, Equivalence(rule_of(self.config.dataset))),
         )
 
     def max_new_tokens(self, stage: int) -> int:
@@ -132,7 +134,7 @@ class StageCourse:
         return f"{self.config.seed}/{epoch}"
 
     def _check_lengths(self) -> None:
-        room = getattr(self.backbone.model.config, "max_position_embeddings", None) or 10**9
+        room = self.backbone.room
         for stage in sorted({phase.stage for phase in self.phases if phase.is_validated} | {self.phases[0].stage}):
             for p in self.representatives:
                 length = sum(self.stage.shape(p, stage)) + 2
@@ -183,7 +185,7 @@ def work(config: TrainConfig, at: Accelerator, run: Run, start: Path | None) -> 
     problems, valid = load(config, "train"), load(config, "valid")
     backbone = continued(config.model, start) if start else config.model.load(problems)
     config.stage.prepare(backbone, problems, Path(config.outputs))
-    backbone = wrap(backbone, config.peft)
+    backbone = wrap(backbone, config.peft, start)
     course = StageCourse(config, at, backbone, problems, valid)
     weight, kind = config.stage.step_supervision()
     if weight:

@@ -39,6 +39,8 @@ class GraphCurriculum(Curriculum):
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of(self, "labels", tuple(LABELS))
+        if self.template != "plain":
+            raise ValueError(f"template={self.template}: a graph in symbols is no text; allowed: plain")
         if self.latents_from != "start":
             raise ValueError(f"latents_from={self.latents_from}: a search starts at its root; allowed: start")
         if self.labels != "path" and self.kind in ("cot", "no_cot"):

@@ -34,6 +34,8 @@ class OracleStage(Stage):
         super().__post_init__()
         if len(self.epochs) != 1:
             raise ValueError(f"epochs={self.epochs}: give one number, the passes in all")
+        if self.template != "plain":
+            raise ValueError(f"template={self.template}: an oracle is asked in words of its own; allowed: plain")
 
     def sequence(self, problem: Encoded, tokens: LatentTokens, stage: int, draw: str | None = None) -> Sequence:
         """See :class:`Stage`; an oracle lays no problem out."""

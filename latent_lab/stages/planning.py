@@ -4,7 +4,7 @@ What the kinds are is ``plan=``. Imports no torch.
 """
 
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 SEEN = ("all", "segment", "question")
 ROWS = ("word", "mean", "mean_noise", "centroid", "random")
+IN_TOKENS = ("num_prefix", "num_special", "rows_from", "text_sees", "earlier_plans")
+"""Settings that blocks in words have no use for."""
 WEIGHTS = {"plan_weight": Role.PLAN, "step_weight": Role.STEP, "answer_weight": Role.ANSWER}
 
 
@@ -46,6 +48,8 @@ class Planning(Stage):
     line each, and then again before their steps; ``plan_only``: the same without any step."""
     answer_block: bool = True
     """Announce the answer, too."""
+    words: bool = False
+    """Announce in words of the language in place of new tokens, as in ``Plan: addition. ``: hard prompts."""
     rows_from: str = "word"
     """New rows of the tables start as those of the ``word`` a kind is named by, as the ``mean`` of all, the same with noise
     (``mean_noise``), the mean over the steps of that kind (``centroid``), or ``random``."""
@@ -82,6 +86,9 @@ class Planning(Stage):
                 f"earlier_plans={self.earlier_plans}: with text_sees={self.text_sees} allowed are "
                 f"{'0: it sees them already' if self.text_sees == 'all' else '0 and more'}"
             )
+        for setting in fields(self):
+            if self.words and setting.name in IN_TOKENS and (value := getattr(self, setting.name)) != setting.default:
+                raise ValueError(f"{setting.name}={value}: words=true has no planning tokens; allowed: leave it out")
         self.reading: Reading | None = None
 
     @property
@@ -89,7 +96,8 @@ class Planning(Stage):
         """The plan's blocks; None where there are none."""
         if self.plan is None or not self.num_prefix + self.num_special:
             return None
-        return Blocks(self.plan, self.num_prefix, self.num_special, self.place, self.answer_block)
+        sizes = (1, 1) if self.words else (self.num_prefix, self.num_special)
+        return Blocks(self.plan, *sizes, self.place, self.answer_block, self.words)
 
     def phases(self) -> list[Phase]:
         """See :class:`Stage`."""
@@ -112,15 +120,14 @@ class Planning(Stage):
         """See :class:`Stage`; the tokenizer must know the planning tokens (:meth:`prepare`)."""
         blocks, plan = self.blocks, self.plan
         bare = [replace(p, steps=tuple(map(plan.text, p.steps))) for p in problems] if plan else problems
+        around = self.around(tokenizer)
         if blocks is None or plan is None:
-            return [replace(e, plans=((),) * (len(e.steps) + 1)) for e in encode(bare, tokenizer)]
-        self.reading = Reading(blocks, tokenizer)
-        id_of = dict(zip(blocks.tokens(), self.reading.ids, strict=True))
-        line = tuple(tokenizer(["\n"], add_special_tokens=False, split_special_tokens=True)["input_ids"][0])
+            return [replace(e, plans=((),) * (len(e.steps) + 1)) for e in encode(bare, tokenizer, around=around)]
+        read = self.reading = Reading(blocks, tokenizer)
         planned = []
-        for e, labels in zip(encode(bare, tokenizer), plan.labels(problems), strict=True):
-            written = tuple(tuple(id_of[name] for name in block) for block in blocks.written(labels))
-            overview = tuple(i for block in blocks.overview(labels) for i in (*(id_of[name] for name in block), *line))
+        for e, labels in zip(encode(bare, tokenizer, around=around), plan.labels(problems), strict=True):
+            written = tuple(map(read.coded, blocks.written(labels)))
+            overview = tuple(i for block in blocks.overview(labels) for i in read.coded(block, is_line=True))
             planned.append(replace(e, plans=written, overview=overview))
         return planned
 
@@ -149,10 +156,12 @@ class Planning(Stage):
         """See :class:`Stage`: fit the plan on the training problems, and give its tokens rows."""
         if self.plan is None or self.blocks is None:
             return
-        from latent_lab.plans.rows import give_rows
-
         self.plan.outputs = outputs
         self.plan.fit(problems)
+        if self.words:
+            return
+        from latent_lab.plans.rows import give_rows
+
         give_rows(backbone, self.blocks, self.rows_from, problems)
 
     def inspect(self, learner: "SupervisedReasoner", batch: "Batch", backbone: "Backbone", first: Sequence) -> None:

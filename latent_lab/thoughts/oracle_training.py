@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from latent_lab import checkpoint
-from latent_lab.adapters import LoRA, wrap
+from latent_lab.adapters import LoRA, virtual_in, wrap
 from latent_lab.backbone import Backbone, ModelError
 from latent_lab.batching import bucketed
 from latent_lab.compose import typed
@@ -26,10 +26,10 @@ from latent_lab.grading.statistics import wilson
 from latent_lab.grading.task import Answers
 from latent_lab.job import Job
 from latent_lab.overrides import parse
-from latent_lab.problems import Problem, fingerprint
+from latent_lab.problems import Problem
 from latent_lab.run import CONFIG, RESULT, Run, accelerator, open_run_together, say_complete, seed_everything
 from latent_lab.schedule import Phase
-from latent_lab.sequences import encode, join
+from latent_lab.sequences import Frame, encode, join
 from latent_lab.thoughts.grammar import Grammar, grammar_of
 from latent_lab.thoughts.oracle import Asked, HeadOracle, Oracle, OracleBatch, kind_of, lay, lay_apart
 from latent_lab.thoughts.oracle_options import OracleOptions
@@ -69,7 +69,11 @@ def read_run(job: Job) -> Read:
     config = trained_config(folder)
     if not config.stage.has_slots:
         raise ConfigError("stage.run", given, "that run has no thoughts; allowed: a run trained with latent slots")
-    return Read(folder, config, plain, fingerprint(folder / CHECKPOINT / "model.safetensors"))
+    if virtual_in(folder / CHECKPOINT):
+        raise ConfigError(
+            "stage.run", given, "an oracle has no place for its virtual tokens; allowed: runs with peft=none, lora or rows"
+        )
+    return Read(folder, config, plain, checkpoint.weights_hash(folder / CHECKPOINT))
 
 
 def settled(job: Job, read: Read) -> dict[str, Any]:
@@ -228,7 +232,7 @@ class OracleCourse:
             raise ConfigError(
                 "stage.run", config.stage.run, "no step of its training problems has a slot; allowed: a run that has"
             )
-        self.texts = plain_texts(self.material["train"], oracle.backbone.tokenizer)
+        self.texts = plain_texts(self.material["train"], oracle.backbone.tokenizer, framed(read, oracle))
         self.phases: Sequence[Phase] = config.stage.phases()
         self._drawn: tuple[int, list[Example]] = (-1, [])
         self._check_room()
@@ -316,6 +320,11 @@ def tuned(reader: Solver, read: Read, oracle: Oracle) -> Solver:
     return replace(reader, reasoner=reasoner, backbone=oracle.backbone)
 
 
+def framed(read: Read, oracle: Oracle) -> Frame:
+    """What stood around the run's questions; nothing for a separate model, whose tokenizer is another."""
+    return Frame() if oracle.options.kind == "separate" else read.config.stage.around(oracle.backbone.tokenizer)
+
+
 def kept(reader: Solver | None, read: Read, oracle: Oracle, problems: Sequence[Problem]) -> dict[str, Any]:
     """What the oracle's language model can do besides answering: ``text`` (writing chain and answer) and ``latent`` (thinking).
 
@@ -324,7 +333,7 @@ def kept(reader: Solver | None, read: Read, oracle: Oracle, problems: Sequence[P
     kind = oracle.options.kind
     if kind == "head":
         return {}
-    found = {"text": wilson(sum(written(oracle, problems)), len(problems)).as_dict()}
+    found = {"text": wilson(sum(written(oracle, problems, framed(read, oracle))), len(problems)).as_dict()}
     if kind != "separate" and reader is not None:
         encoded = read.config.stage.encode(problems, reader.backbone.tokenizer)
         found["latent"] = rate(reader.graded(problems, encoded))
@@ -332,11 +341,11 @@ def kept(reader: Solver | None, read: Read, oracle: Oracle, problems: Sequence[P
 
 
 @torch.no_grad()
-def written(oracle: Oracle, problems: Sequence[Problem]) -> list[bool]:
+def written(oracle: Oracle, problems: Sequence[Problem], around: Frame) -> list[bool]:
     """Whether each problem is answered rightly with its chain in words."""
     oracle.eval()
     right = []
-    encoded = encode(problems, oracle.backbone.tokenizer)
+    encoded = encode(problems, oracle.backbone.tokenizer, around=around)
     longest = max(sum(map(len, p.steps)) + len(p.answer) for p in encoded) + ROOM
     room = getattr(oracle.model.config, "max_position_embeddings", None) or 10**9
     longest = max(min(longest, room - max(len(p.question) for p in encoded)), 1)

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from latent_lab.sequences import IGNORE, Encoded, encode, join
+from latent_lab.sequences import IGNORE, Encoded, Frame, encode, join
 from latent_lab.symbols import SYMBOLS
 from latent_lab.thoughts.grammar import Grammar
 from latent_lab.thoughts.oracle_options import OracleOptions
@@ -278,9 +278,9 @@ def same_problem(material: Material, problem: int, holds: bool, rng: random.Rand
     return f"of {rows[problem if holds else other]['question']}"
 
 
-def plain_texts(material: Material, tokenizer: Any) -> list[Encoded]:
+def plain_texts(material: Material, tokenizer: Any, around: Frame) -> list[Encoded]:
     """The problems themselves as the run was trained to read them, in the oracle's tokens."""
-    return encode(material.store.problems, tokenizer)
+    return encode(material.store.problems, tokenizer, around=around)
 
 
 def text_example(problem: Encoded) -> tuple[Ids, Ids]:

@@ -57,6 +57,9 @@ VARIANTS = [
     ["stage.reset_optimizer=every_epoch_as_published"],
     ["peft=lora", "peft.rank=2"],
     ["model.gradient_checkpointing=true"],
+    ["peft=prefix", "peft.num_tokens=2", "stage.rounds=2", "model.gradient_checkpointing=true"],
+    ["peft=prompt", "peft.num_tokens=2", "stage.answer_sees=vectors", "stage.max_stage=2", "stage.supervision=1"],
+    ["stage.template=alpaca", "stage.instruction=Add."],
 ]
 PLANS = [
     ["plan=general"],

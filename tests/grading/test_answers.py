@@ -222,8 +222,80 @@ def test_published_outputs_by_what_became_of_them(data_folder):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ("B", "B"),
+        ("b", "B"),
+        ("(B)", "B"),
+        (" (b) a bank", "B"),
+        ("B) 21", "B"),
+        ("B. a bank", "B"),
+        ("B: a bank", "B"),
+        ("**B**", "B"),
+        ("Option B", "B"),
+        ("choice (c)", "C"),
+        ("A bank", None),
+        ("bank", None),
+        ("AB", None),
+        ("21", None),
+        ("", None),
+    ],
+)
+def test_an_answer_names_an_option_by_its_letter(given, named):
+    choice = Equivalence("choice").same
+    assert [gold for gold in "ABC" if choice(given, gold)] == [each for each in "ABC" if each == named]
+    assert choice(given, "(B) a bank") is (named == "B")
+    assert choice(given, "a bank") is None  # no letter to compare with: unscored
+
+
+@pytest.mark.parametrize(
+    ("given", "is_yes"),
+    [
+        ("Yes", True),
+        ("yes, because it is.", True),
+        ("True", True),
+        ("**TRUE**.", True),
+        ("No", False),
+        ("false", False),
+        ("No.", False),
+        ("Not true", None),
+        ("Nobody", None),
+        ("Yesterday", None),
+        ("It is true", None),
+        ("", None),
+    ],
+)
+def test_an_answer_is_yes_or_no_by_its_first_word(given, is_yes):
+    same = Equivalence("yes_no").same
+    assert [same(given, gold) for gold in ("True", "yes")] == [is_yes is True] * 2
+    assert [same(given, gold) for gold in ("False", "no")] == [is_yes is False] * 2
+    assert same(given, "maybe") is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "text", "gold", "status"),
+    [
+        ("choice", "Money is kept there.\n### B", "B", "right"),
+        ("choice", "Money is kept there. The answer is: (B)", "B", "right"),
+        ("choice", "So the answer is B) a bank.", "B", "right"),
+        ("choice", "The answer is a bank.", "B", "wrong"),
+        ("choice", "The answer is (C), not (B).", "B", "wrong"),
+        ("choice", "It must be (B)", "B", "unscored"),
+        ("yes_no", "It has fewer people.\n### False", "False", "right"),
+        ("yes_no", "The answer is: no, because it has fewer people.", "False", "right"),
+        ("yes_no", "The answer is Yes.", "False", "wrong"),
+        ("yes_no", "Yes", "True", "unscored"),
+    ],
+)
+def test_choices_are_found_where_answers_stand_and_nowhere_else(rule, text, gold, status):
+    """The published scorers take the last letter anywhere in a text where they find none after its mark."""
+    grading = Grading(("marker", "the_answer_is"), Equivalence(rule))
+    assert grading.verdict(text, gold).status == status
+
+
 def test_settings_a_rule_has_no_use_for_are_refused():
-    names = "exact, integer, numeric, math, published_in_run, published_post_hoc"
+    names = "exact, integer, numeric, math, published_in_run, published_post_hoc, choice, yes_no"
     assert ", ".join(RULES) == names
     with pytest.raises(ValueError, match=rf"^rule=near: allowed are {names}$"):
         Equivalence("near")

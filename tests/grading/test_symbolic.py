@@ -102,6 +102,17 @@ def test_the_rule_compares_numbers_and_words_without_the_child():
     assert rule.same("Siarp", "Paris") is False  # no product of five letters
 
 
+def test_pairs_that_published_scorers_got_wrong():
+    """Those of the planning-token papers round, stop at a tuple's first item, and compare formulas as text."""
+    math, numeric, exact = (Equivalence(rule).same for rule in ("math", "numeric", "exact"))
+    for given, gold in (("3.4", "3"), ("2.6", "3"), ("103", "100"), ("(3,4)", "(3,5)"), ("[1,2]", "[1,9]")):
+        assert math(given, gold) is False, (given, gold)
+    for given, gold in ((r"\frac12", "0.5"), ("1,000", "1000"), ("x+1", "1+x"), ("18.", "18"), ("18.00", "18"), ("$18", "18")):
+        assert math(given, gold) is True, (given, gold)
+    assert [numeric(given, "18") for given in ("18.", "18.00", "$18", "18.4")] == [True, True, True, False]
+    assert [exact(given, "18") for given in ("18.", "18.00", "18.4")] == [True, True, False]
+
+
 def test_the_rule_asks_the_child_for_formulas():
     rule = Equivalence("math")
     assert rule.same("2x^2 + 2x", "2x(x+1)") is True

@@ -1,9 +1,17 @@
 """What ``task=answers`` can be told about grading, and what becomes of it."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from latent_lab.grading.answers import Equivalence, Grading
+from latent_lab.grading.session import session
 from latent_lab.grading.task import Answers
+from latent_lab.job import job
+from latent_lab.run import accelerator
+from latent_lab.stages.course import StageCourse
+from tests.tiny import MODEL, evaluate, result, train
 
 
 def test_every_setting_reaches_the_rules():
@@ -22,6 +30,8 @@ def test_every_setting_reaches_the_rules():
 
 def test_unless_told_otherwise_a_run_is_graded_exactly_where_its_stage_says_the_answer_stands():
     assert Answers().grading(["node"]) == Grading(("node",), Equivalence("exact"), accept_truncated=False)
+    assert Answers().grading(["node"], "choice") == Grading(("node",), Equivalence("choice"), accept_truncated=False)
+    assert Answers(equivalence="exact").grading(["node"], "choice").equivalence == Equivalence("exact")
 
 
 @pytest.mark.parametrize(
@@ -38,3 +48,31 @@ def test_unless_told_otherwise_a_run_is_graded_exactly_where_its_stage_says_the_
 def test_what_cannot_be_is_said_by_the_name_it_has_here(settings, message):
     with pytest.raises(ValueError, match=message):
         Answers(**settings)
+
+
+STRATEGY = [{"question": f"Is {i} even?", "answer": i % 3 == 0} for i in range(30)]
+COMMON = [{"question": "Where?", "choices": {"label": ["A", "B"], "text": ["sea", "bank"]}, "answerKey": "B"}]
+
+
+def test_a_dataset_says_how_its_answers_are_compared_in_training_and_later(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.json").write_text(json.dumps(STRATEGY))
+    (tmp_path / "common.json").write_text(json.dumps(COMMON))
+    given = [*MODEL, "stage=no_cot", "dataset=strategyqa", f"dataset.path={tmp_path}", "stage.epochs=[1]", "device=cpu"]
+    run = train(tmp_path, *given, "name=mine", base=())
+    no = sum(not row["answer"] for row in STRATEGY) / 30
+    assert evaluate(run)["floors"]["majority"]["value"] == no  # always saying no is right so often
+    assert result(run)["unscored"]["not_comparable"] == 0
+    config = job("train", given).config
+    problems = config.dataset.load("train")
+    with accelerator("cpu", "fp32") as at:
+        course = StageCourse(config, at, config.model.load(problems), problems, problems)
+        assert course.solver(0).rules == Grading(("marker",), Equivalence("yes_no"))
+    for settings, rule in (
+        ([], "yes_no"),
+        (["dataset=commonsenseqa", f"dataset.path={tmp_path / 'common.json'}"], "choice"),
+        (["task.equivalence=exact"], "exact"),
+    ):
+        asked = job("eval", [f"run={run}", "device=cpu", f"out={tmp_path / rule}", *settings])
+        with session(asked, asked.config.task) as opened:
+            assert opened.solver.rules.equivalence == Equivalence(rule)

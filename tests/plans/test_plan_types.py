@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from latent_lab.grading.answers import Equivalence
 from latent_lab.plans.arithmetic import Arithmetic, operators
 from latent_lab.plans.base import General, Plan, PlanError
 from latent_lab.plans.kmeans import assigned, cluster, scaled, scaling
 from latent_lab.plans.words import MemoryReason, TfIdf
 from latent_lab.problems import Problem
+from latent_lab.problems.files import File
 from latent_lab.problems.stories import Stories
 
 # Operators
@@ -87,9 +89,11 @@ def test_of_generated_stories_the_operators_are_the_true_ones(split: Any) -> Non
 
 
 def test_a_tag_says_what_a_step_draws_on_and_is_not_written() -> None:
-    problem = Problem("p", "?", ("[rag]: Iwo Jima is an island.", "[reason]: So yes.", "[reasoning]: It is [a]: b."), "True")
-    assert MemoryReason().labels([problem]) == [(("memory",), ("reason",), ("reason",))]
-    assert [MemoryReason().text(step) for step in problem.steps] == ["Iwo Jima is an island.", "So yes.", "It is [a]: b."]
+    steps = ("[rag]: Iwo Jima is an island.", "[reason]: So yes.", "[reasoning]: It is [a]: b.", "[reason] and [rag]: M is 1000.")
+    problem = Problem("p", "?", steps, "True")
+    assert MemoryReason().labels([problem]) == [(("memory",), ("reason",), ("reason",), ("reason",))]
+    written = ["Iwo Jima is an island.", "So yes.", "It is [a]: b.", "M is 1000."]
+    assert [MemoryReason().text(step) for step in problem.steps] == written
 
 
 @pytest.mark.parametrize("step", ["So yes.", "[fact]: So yes."])
@@ -106,6 +110,28 @@ def test_the_tags_of_the_published_rows(data_folder: Path) -> None:
     assert len(rows) == 1603
     assert Counter(labels) == {("reason",): 3893, ("memory",): 3646}
     assert sum(not MemoryReason().text(step) for step in steps) == 71
+
+
+@pytest.mark.parametrize(
+    ("file", "problems", "without", "labels"),
+    [
+        ("strategyqa_train", 1603, 0, {("reason",): 3893, ("memory",): 3646}),
+        ("strategyqa_test", 687, 1, {("reason",): 1710, ("memory",): 1542}),
+        ("truthfulqa_train", 632, 0, {("reason",): 2257, ("memory",): 1169}),
+        ("truthfulqa_test", 164, 164, {}),
+        ("commonsenseqa_test", 1221, 1221, {}),
+    ],
+)
+def test_the_published_files_are_read_whole(
+    file: str, problems: int, without: int, labels: dict[Any, int], data_folder: Path
+) -> None:
+    path = data_folder / "memory_reason" / f"{file}.json"
+    made = File(path=str(path), steps="cot_steps", may_lack_steps=True).load("test")
+    assert (len(made), sum(not p.steps for p in made)) == (problems, without)
+    assert Counter(label for steps in MemoryReason().labels(made) for label in steps) == labels
+    rule, named = ("yes_no", {"True", "False"}) if "strategy" in file else ("choice", set("ABCDEFGHIJKLM"))
+    assert {p.answer for p in made} <= named
+    assert all(Equivalence(rule).same(p.answer, p.answer) for p in made)
 
 
 def test_a_steps_word_is_the_one_with_the_largest_tf_idf() -> None:

@@ -56,6 +56,20 @@ def test_a_run_that_announces_no_single_step_is_refused(settings: list[str], tmp
         evaluate(run, "task=plans")
 
 
+def test_a_run_that_announces_in_words_is_trained_graded_and_told_its_plan(tmp_path: Path) -> None:
+    settings = [each for each in SETTINGS if "num_" not in each]
+    words = ["stage.words=true", "stage.template=alpaca", "stage.instruction=Guess well.", "model.positions=512", "limit=8"]
+    run = train(tmp_path, *settings, *guesses(tmp_path), *words, base=())
+    found = evaluate(run)
+    assert found["plans"]["tokens"] == 0
+    assert set(found["plans"]["loss"]) == {"plan", "step", "answer"}
+    assert found["plans"]["with_gold_plan"]["n"] == found["accuracy"]["n"] == 60
+    told = rows(run / "samples.jsonl")[0]
+    assert len(told["plan_gold"]) == 2
+    with pytest.raises(PlanError, match=r"announces steps in words; allowed: runs with tokens \(stage\.words=false\)$"):
+        evaluate(run, "task=plans")
+
+
 def test_an_impossible_step_says_what_is_allowed() -> None:
     with pytest.raises(ValueError, match=f"^{re.escape('step=-1: allowed are 0 (the first step) and more')}$"):
         PlansTask(step=-1)

@@ -9,6 +9,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from latent_lab.checkpoint import most_frequent
 from latent_lab.job import job
 from latent_lab.problems import DataError, Problem
 from latent_lab.problems.competition import MATH, AQuA, boxed
@@ -44,6 +45,36 @@ AQUA = {
     "options": ["A)3", "B) 4", "C)5"],
     "rationale": "2+2 = 4\nAnswer is B",
     "correct": "B",
+}
+COMMONSENSE = {
+    "id": "1afa02df",
+    "question": "Where would you find money?",
+    "question_concept": "money",
+    "choices": {"label": ["A", "B", "C"], "text": ["sea", "bank", "tree "]},
+    "answerKey": "B",
+}
+TRUTHFUL = {
+    "question": "What happens if you eat seeds?",
+    "mc1_targets": {"choices": ["Nothing", "They grow", "You die"], "labels": [1, 0, 0]},
+    "mc2_targets": {"choices": ["Nothing", "Not much", "They grow"], "labels": [1, 1, 0]},
+}
+STRATEGY = {
+    "qid": "872bbe",
+    "term": "Albany, Georgia",
+    "description": "City in Georgia",
+    "question": "Will Albany hit 100,000 people before Albany, New York?",
+    "answer": False,
+    "facts": "One has 75,000 people. The other has 98,000.",
+}
+MMLU_PRO = {
+    "question_id": 70,
+    "question": "Typical boards are paid ____.",
+    "options": ["In cash", "In shares ", "Not at all"],
+    "answer": "B",
+    "answer_index": 1,
+    "cot_content": "A: Let's think step by step. Boards hold shares. The answer is (B).",
+    "category": "business",
+    "src": "ori_mmlu-business_ethics",
 }
 
 
@@ -93,6 +124,10 @@ def on_disk(option: str, folder: str, **settings: object):
         ("multiarith", "ChilleD/MultiArith"),
         ("math", "EleutherAI/hendrycks_math"),
         ("aqua", "deepmind/aqua_rat"),
+        ("commonsenseqa", "tau/commonsense_qa"),
+        ("truthfulqa", "truthfulqa/truthful_qa"),
+        ("strategyqa", "ChilleD/StrategyQA"),
+        ("mmlu_pro", "TIGER-Lab/MMLU-Pro"),
     ],
 )
 def test_a_commit_of_the_hub_is_pinned(option, name):
@@ -181,6 +216,70 @@ def test_aqua_asks_with_its_options_and_answers_with_a_letter(hub):
     (problem,) = made.load("valid")
     assert problem == Problem("validation-1", "Two and two? (A) 3 (B) 4 (C) 5", ("2+2 = 4", "Answer is B"), "B")
     assert problem.meta == {"options": ["A)3", "B) 4", "C)5"]}
+    assert made.equivalence == "choice"
+
+
+def test_mmlu_pro_has_chains_for_its_examples_alone(hub):
+    files = {"validation": [MMLU_PRO] * 20, "test": [MMLU_PRO | {"cot_content": "", "answer": "C", "answer_index": 2}]}
+    made = on_disk("mmlu_pro", hub({"default": files}))
+    (problem,) = made.load("test")
+    assert problem == Problem("test-1", "Typical boards are paid ____. (A) In cash (B) In shares (C) Not at all", (), "C")
+    assert problem.meta["category"] == "business"
+    example = made.load("train")[0]
+    assert (example.steps, example.answer) == ((MMLU_PRO["cot_content"],), "B")
+    assert made.equivalence == "choice"
+
+
+def test_commonsenseqa_is_graded_on_the_split_whose_answers_are_known(hub):
+    secret = COMMONSENSE | {"answerKey": ""}
+    rows = {
+        "train": [COMMONSENSE | {"question": f"Where {i}?"} for i in range(40)],
+        "validation": [COMMONSENSE],
+        "test": [secret],
+    }
+    made = on_disk("commonsenseqa", hub({"default": rows}))
+    (problem,) = made.load("test")
+    assert problem == Problem("validation-1", "Where would you find money? (A) sea (B) bank (C) tree", (), "B")
+    assert problem.meta == {"id": "1afa02df", "question_concept": "money", "choices": COMMONSENSE["choices"]}
+    train, valid = made.load("train"), made.load("valid")
+    assert len(train) + len(valid) == 40
+    assert 0 < len(valid) < 12
+    assert made.equivalence == "choice"
+    assert most_frequent([p.answer for p in train]) == "B"
+
+
+def test_truthfulqa_divides_its_one_split_and_shuffles_its_options_the_same_way_each_time(hub):
+    rows = [TRUTHFUL | {"question": f"What happens {i}?"} for i in range(200)]
+    made = on_disk("truthfulqa", hub({"multiple_choice": {"validation": rows}}))
+    train, valid, test = (made.load(split) for split in ("train", "valid", "test"))
+    assert len({p.question for p in (*train, *valid, *test)}) == 200
+    assert (len(train), len(valid), len(test)) == (145, 13, 42)
+    assert on_disk("truthfulqa", made.name).load("test") == test
+    for p in train:  # the letter stands before the true answer, which no longer comes first
+        assert p.question.split(f"({p.answer}) ")[1].startswith("Nothing")
+    counts = [sum(p.answer == letter for p in train) for letter in "ABC"]
+    assert min(counts) > 145 / 5
+    assert sum(counts) == 145
+    assert made.equivalence == "choice"
+
+
+def test_truthfulqa_can_be_test_alone(hub):
+    made = on_disk("truthfulqa", hub({"multiple_choice": {"validation": [TRUTHFUL] * 3}}), test_share=1)
+    assert [p.id for p in made.load("test")] == ["validation-1", "validation-2", "validation-3"]
+    with pytest.raises(NoSplit) as error:
+        made.load("train")
+    assert str(error.value) == (
+        "dataset.test_share: test_share=1.0, valid_share=0.1 of 3 problems leave none for train; change one of them"
+    )
+
+
+def test_strategyqa_is_answered_by_true_or_false(hub):
+    made = on_disk("strategyqa", hub({"default": {"train": [STRATEGY] * 3, "test": [STRATEGY, STRATEGY | {"answer": True}]}}))
+    first, second = made.load("test")
+    assert first == Problem("test-1", STRATEGY["question"], (), "False")
+    assert second.answer == "True"
+    assert first.meta == {key: STRATEGY[key] for key in ("qid", "term", "description", "facts")}
+    assert made.equivalence == "yes_no"
 
 
 # Splits there are not
@@ -235,7 +334,18 @@ def test_coconuts_json_is_read_with_its_empty_chains(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(("option", "row"), [("svamp", SVAMP), ("multiarith", MULTIARITH), ("math", ALGEBRA), ("aqua", AQUA)])
+@pytest.mark.parametrize(
+    ("option", "row"),
+    [
+        ("svamp", SVAMP),
+        ("multiarith", MULTIARITH),
+        ("math", ALGEBRA),
+        ("aqua", AQUA),
+        ("commonsenseqa", COMMONSENSE),
+        ("strategyqa", STRATEGY),
+        ("mmlu_pro", MMLU_PRO),
+    ],
+)
 def test_every_set_can_be_read_from_a_file_with_the_fields_of_the_hub(tmp_path, option, row):
     (tmp_path / "rows.json").write_text(json.dumps([row]))
     (problem,) = dataset(option, path=tmp_path / "rows.json").load("test")
@@ -311,6 +421,46 @@ def test_options_that_cannot_be_used_are_named(tmp_path, changes, message):
     path.write_text(json.dumps([AQUA, AQUA | changes]))
     with pytest.raises(DataError) as error:
         AQuA(name="aqua", path=str(path)).load("test")
+    assert str(error.value) == f"{path}, record 2, field {message}"
+
+
+@pytest.mark.parametrize(
+    ("option", "row", "changes", "message"),
+    [
+        (
+            "commonsenseqa",
+            COMMONSENSE,
+            {"answerKey": ""},
+            "'answerKey': found '' (str); allowed: the letter of an option, A to C",
+        ),
+        (
+            "commonsenseqa",
+            COMMONSENSE,
+            {"choices": {"label": ["1", "2"], "text": ["sea", "bank"]}},
+            "'choices': found {'label': ['1', '2'], 'text': ['sea', 'bank']} (dict); allowed: label, a list of "
+            "letters from A on, and text, as many texts",
+        ),
+        (
+            "truthfulqa",
+            TRUTHFUL,
+            {"mc1_targets": {"choices": ["Yes", "No"], "labels": [1, 1]}},
+            "'mc1_targets': found {'choices': ['Yes', 'No'], 'labels': [1, 1]} (dict); allowed: choices, a list of texts, and "
+            "labels, as many numbers, one of them 1",
+        ),
+        (
+            "truthfulqa",
+            TRUTHFUL,
+            {"mc1_targets": 3},
+            "'mc1_targets': found 3 (int); allowed: choices, a list of texts, and labels, as many numbers, one of them 1",
+        ),
+        ("strategyqa", STRATEGY, {"answer": "perhaps"}, "'answer': found 'perhaps' (str); allowed: true or false, yes or no"),
+    ],
+)
+def test_a_row_without_a_choice_is_named(tmp_path, option, row, changes, message):
+    path = tmp_path / "test.json"
+    path.write_text(json.dumps([row, row | changes]))
+    with pytest.raises(DataError) as error:
+        dataset(option, path=path).load("test")
     assert str(error.value) == f"{path}, record 2, field {message}"
 
 

@@ -1,6 +1,7 @@
 """Planning tokens: every layout as an exact string, what is learned of it, and how replies are read."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,11 +13,16 @@ from latent_lab.config import ConfigError
 from latent_lab.job import job
 from latent_lab.plans.arithmetic import Arithmetic
 from latent_lab.plans.base import General, Plan, PlanError
+from latent_lab.plans.clusters import KMeans
 from latent_lab.plans.words import MemoryReason
 from latent_lab.problems import Problem
 from latent_lab.reasoner import LatentReasoner
 from latent_lab.schedule import Phase
 from latent_lab.sequences import IGNORE, Role
+from latent_lab.stages.base import Stage
+from latent_lab.stages.codi import CODI
+from latent_lab.stages.curriculum import Curriculum
+from latent_lab.stages.icot import ICoT
 from latent_lab.stages.planning import Planning
 from latent_lab.supervision import SupervisedReasoner
 
@@ -27,7 +33,8 @@ TAGGED = Problem("t", "Is it?", ("[rag]: It is.", "[reason]: So yes."), "True")
 def prepared(plan: Plan | None, problem: Problem = SUM, **settings: Any) -> tuple[Planning, Backbone]:
     torch.manual_seed(0)
     backbone = Scratch(layers=1, width=32, heads=2, positions=128).load([problem])
-    stage = Planning(**{"num_prefix": 1, "num_special": 1, **settings})
+    one = {} if settings.get("words") else {"num_prefix": 1, "num_special": 1}
+    stage = Planning(**{**one, **settings})
     stage.plan = plan  # type: ignore[misc]
     stage.prepare(backbone, [problem], None)  # type: ignore[arg-type]
     return stage, backbone
@@ -103,6 +110,45 @@ LAYOUTS: list[tuple[Plan | None, dict[str, Any], str]] = [
     (Arithmetic(), {"place": "plan_only"}, "<prefix_0><+_0><*_0>\n<prefix_0><assignment_0>\n<prefix_0><answer_0>\n### 7"),
     (Arithmetic(), {"place": "plan_only", "answer_block": False}, "<prefix_0><+_0><*_0>\n<prefix_0><assignment_0>\n### 7"),
     (None, {"place": "plan_only"}, "<<1+2*3=7>>\n<<7=7>>\n### 7"),
+    (
+        Arithmetic(),
+        {"words": True},
+        "Plan: addition, multiplication. <<1+2*3=7>>\nPlan: assignment. <<7=7>>\nPlan: answer. ### 7",
+    ),
+    (
+        Arithmetic(several="collapsed"),
+        {"words": True, "answer_block": False},
+        "Plan: addition-multiplication. <<1+2*3=7>>\nPlan: assignment. <<7=7>>\n### 7",
+    ),
+    (
+        Arithmetic(assignment=False),
+        {"words": True},
+        "Plan: addition, multiplication. <<1+2*3=7>>\nPlan: <<7=7>>\nPlan: answer. ### 7",
+    ),
+    (
+        Arithmetic(control="filler"),
+        {"words": True},
+        "Plan: filler, filler. <<1+2*3=7>>\nPlan: filler. <<7=7>>\nPlan: filler. ### 7",
+    ),
+    (General(), {"words": True}, "Plan: <<1+2*3=7>>\nPlan: <<7=7>>\nPlan: ### 7"),
+    (General(), {"words": True, "answer_block": False}, "Plan: <<1+2*3=7>>\nPlan: <<7=7>>\n### 7"),
+    (Arithmetic(), {"words": True, "place": "front"}, "Plan: <<1+2*3=7>>\n<<7=7>>\n### 7"),
+    (
+        Arithmetic(),
+        {"words": True, "place": "plan_first"},
+        "Plan: addition, multiplication.\nPlan: assignment.\nPlan: answer.\n"
+        "Plan: addition, multiplication. <<1+2*3=7>>\nPlan: assignment. <<7=7>>\nPlan: answer. ### 7",
+    ),
+    (
+        Arithmetic(),
+        {"words": True, "place": "plan_only"},
+        "Plan: addition, multiplication.\nPlan: assignment.\nPlan: answer.\n### 7",
+    ),
+    (
+        Arithmetic(),
+        {"words": True, "place": "plan_only", "answer_block": False},
+        "Plan: addition, multiplication.\nPlan: assignment.\n### 7",
+    ),
 ]
 
 
@@ -116,6 +162,40 @@ def test_tags_become_tokens_and_are_not_written_even_where_there_are_no_tokens()
         "<prefix_0><memory_0>It is.\n<prefix_0><reason_0>So yes.\n<prefix_0><answer_0>### True"
     )
     assert laid_out(MemoryReason(), TAGGED, num_prefix=0, num_special=0) == "It is.\nSo yes.\n### True"
+    assert laid_out(MemoryReason(), TAGGED, words=True) == "Plan: memory. It is.\nPlan: reason. So yes.\nPlan: answer. ### True"
+
+
+@pytest.mark.parametrize(
+    ("template", "instruction", "question"),
+    [
+        ("plain", "", "How many?\n"),
+        ("alpaca", "", "### Instruction:\nHow many?\n\n### Response:\n"),
+        ("alpaca", "Add.", "### Instruction:\nAdd.\n\n### Input:\nHow many?\n\n### Response:\n"),
+        ("chat", "", "user: How many?\nassistant: "),
+        ("chat", "Add.", "system: Add.\nuser: How many?\nassistant: "),
+    ],
+)
+@pytest.mark.parametrize("layout", range(len(LAYOUTS)))
+def test_every_layout_is_written_after_every_template(layout: int, template: str, instruction: str, question: str) -> None:
+    plan, settings, text = LAYOUTS[layout]
+    stage, backbone = prepared(plan, template=template, instruction=instruction, **settings)
+    backbone.tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: "
+    (encoded,) = stage.encode([SUM], backbone.tokenizer)
+    sequence = stage.sequence(encoded, backbone.tokens, 0)
+    assert backbone.tokenizer.decode(sequence.ids) == question + text + "<|endoftext|>"
+    assert sequence.ids[: len(encoded.question)] == stage.prompt(encoded, backbone.tokens, 0).ids == encoded.question
+    assert sequence.labels == (*[IGNORE] * len(encoded.question), *sequence.ids[len(encoded.question) :])
+
+
+@pytest.mark.parametrize("made", [Curriculum(kind="cot"), Curriculum(kind="no_cot"), ICoT(), CODI(), Curriculum(stages=[1])])
+def test_other_stages_put_questions_by_template_too(made: Stage) -> None:
+    _, backbone = prepared(None)
+    asked = replace(made, template="alpaca", instruction="Add.")
+    (encoded,) = asked.encode([SUM], backbone.tokenizer)
+    prompt = asked.prompt(encoded, backbone.tokens, 0, 0)
+    assert backbone.tokenizer.decode(prompt.ids).startswith("### Instruction:\nAdd.\n\n### Input:\nHow many?\n\n### Response:\n")
+    (plain,) = made.encode([SUM], backbone.tokenizer)
+    assert (encoded.steps, encoded.answer, encoded.prefix) == (plain.steps, plain.answer, plain.prefix)
 
 
 def test_a_token_spelled_out_in_a_problem_stays_text() -> None:
@@ -141,6 +221,13 @@ def test_there_are_as_many_new_tokens_as_published(plan: Plan, prefix: int, spec
     stage, backbone = prepared(plan, num_prefix=prefix, num_special=special)
     assert stage.blocks is not None
     assert len(set(stage.blocks.tokens())) == len(backbone.more) == count
+
+
+def test_five_clusters_have_tokens_as_published() -> None:
+    stage = Planning()
+    stage.plan = KMeans(model="some/run", clusters=5)  # type: ignore[misc]
+    assert stage.blocks is not None
+    assert len(stage.blocks.tokens()) == 3 + 3 * 7
 
 
 def test_roles_tell_planning_tokens_from_steps_and_answer() -> None:
@@ -186,6 +273,24 @@ REPLIES = {
 }
 
 
+def test_a_reply_in_words_is_read_where_its_lines_begin() -> None:
+    stage, backbone = prepared(Arithmetic(), words=True)
+    (encoded,) = stage.encode([SUM], backbone.tokenizer)
+    for text, kinds, is_whole, count in (
+        ("Plan: addition. 1\nPlan: subtraction, addition. 2\nPlan: answer. ### 7", ["+", "- +"], True, 7),
+        ("Plan: addition.1\nPlan: answer. ### 7", ["+"], True, 4),  # tokenizers differ in the blank after it
+        ("Plan: sum. 1\nPlan: answer. ### 7", [], False, 3),
+        ("1 Plan: addition. 2\nPlan: answer. ### 7", [], False, 2),
+        ("Plan: addition. 1\n### 7", ["+"], False, 2),
+    ):
+        ids = backbone.tokenizer(text, add_special_tokens=False)["input_ids"]
+        noted = stage.columns(encoded, ids)
+        assert (noted["plan"], noted["plan_well_formed"], noted["plan_tokens"]) == (kinds, is_whole, count), text
+        assert stage.plain(ids) == ids
+        assert noted["plan_gold"] == ["+ *", "assignment"]
+    assert backbone.more == ()
+
+
 @pytest.mark.parametrize(("place", "text", "kinds", "is_whole"), [(p, *row) for p, rows in REPLIES.items() for row in rows])
 def test_a_reply_is_read_as_the_table_says(place: str, text: str, kinds: list[str], is_whole: bool) -> None:
     stage, backbone = prepared(Arithmetic(), place=place)
@@ -198,7 +303,7 @@ def test_a_reply_is_read_as_the_table_says(place: str, text: str, kinds: list[st
     assert "_" not in backbone.tokenizer.decode(stage.plain(ids))
 
 
-@pytest.mark.parametrize(("plan", "settings", "text"), [row for row in LAYOUTS if "_" in row[2]])
+@pytest.mark.parametrize(("plan", "settings", "text"), [row for row in LAYOUTS if "_" in row[2] or "Plan" in row[2]])
 def test_the_gold_chain_is_well_formed_and_agrees_with_itself(plan: Plan, settings: dict[str, Any], text: str) -> None:
     stage, backbone = prepared(plan, **settings)
     (encoded,) = stage.encode([SUM], backbone.tokenizer)
@@ -256,6 +361,17 @@ def test_the_plan_is_a_group_beside_the_stage() -> None:
     with pytest.raises(ConfigError) as error:
         job("train", ["stage=cot", "plan=arithmetic"])
     assert str(error.value) == "plan: given Arithmetic; this stage writes no plan; allowed: none, or stage=planning"
+    with pytest.raises(ConfigError) as error:
+        job("train", ["stage=planning", "stage.words=true"])
+    assert (
+        str(error.value) == "stage.words: given True; there is no plan to write in words; allowed: false, or a plan= beside none"
+    )
+    for option, reason in (
+        ("superposition", "a graph in symbols is no text"),
+        ("oracle", "an oracle is asked in words of its own"),
+    ):
+        with pytest.raises(ConfigError, match=rf"^stage\.template: given chat; {reason}; allowed: plain$"):
+            job("train", [f"stage={option}", "stage.template=chat"])
     with pytest.raises(ConfigError, match=r"^plan\.model: given ''; who embeds the steps; allowed: a finished run"):
         job("train", ["stage=planning", "plan=kmeans"])
 
@@ -267,6 +383,10 @@ def test_the_plan_is_a_group_beside_the_stage() -> None:
         ({"num_prefix": -1}, "num_prefix=-1: allowed are 0 and more"),
         ({"plan_weight": -1.0}, "plan_weight=-1.0: allowed are 0 and more"),
         ({"place": "end"}, "place=end: allowed are steps, front, plan_first, plan_only"),
+        ({"words": True, "num_prefix": 1}, "num_prefix=1: words=true has no planning tokens; allowed: leave it out"),
+        ({"words": True, "text_sees": "segment"}, "text_sees=segment: words=true has no planning tokens; allowed: leave it out"),
+        ({"template": "chatml"}, "template=chatml: allowed are plain, alpaca, chat"),
+        ({"instruction": "Add."}, "instruction=Add.: template=plain has no place for it; allowed: alpaca, chat"),
         ({"rows_from": "x"}, "rows_from=x: allowed are word, mean, mean_noise, centroid, random"),
         (
             {"plan_weight": 0.0, "step_weight": 0.0, "answer_weight": 0.0},
