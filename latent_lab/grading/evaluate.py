@@ -303,7 +303,7 @@ def grade(problem: Problem, reply: Reply, grading: Grading = DEFAULT) -> dict[st
         "tokens": reply.num_tokens,
         "thoughts": reply.num_thoughts,
         "steps": len(problem.steps),
-        **{key: known[key] for key in ("digits", "carries") if key in known},
+        **{key: known[key] for key in ("digits", "carries", "kind") if key in known},
         **reply.columns,
     }
 
@@ -315,7 +315,7 @@ def rate(rows: Seq[dict[str, Any]]) -> dict[str, Any]:
 
 def by(rows: Seq[dict[str, Any]], key: str) -> dict[str, Any]:
     """The rate within each value of a column."""
-    return {str(value): rate([r for r in rows if r[key] == value]) for value in sorted({r[key] for r in rows if key in r})}
+    return {str(value): rate([r for r in rows if r.get(key) == value]) for value in sorted({r[key] for r in rows if key in r})}
 
 
 def summary(rows: Seq[dict[str, Any]]) -> dict[str, Any]:
@@ -331,7 +331,7 @@ def summary(rows: Seq[dict[str, Any]]) -> dict[str, Any]:
         "not_stopped": sum(not row["stopped"] for row in rows),
         "tokens_per_answer": sum(row["tokens"] for row in rows) / count,
         "thoughts_per_answer": sum(row["thoughts"] for row in rows) / count,
-        **{f"by_{key}": by(rows, key) for key in ("steps", "digits", "carries") if any(key in row for row in rows)},
+        **{f"by_{key}": by(rows, key) for key in ("steps", "digits", "carries", "kind") if any(key in row for row in rows)},
     }
 
 

@@ -24,8 +24,14 @@ log = logging.getLogger(__name__)
 def measures(
     solver: Solver, problems: Seq[Problem], encoded: Seq[Encoded], rows: Seq[dict[str, Any]], reading: Reading
 ) -> dict[str, Any]:
-    """Of graded rows with their plans: rates with intervals, loss by role, and accuracy with the gold plan given."""
+    """Of graded rows with their plans: rates with intervals, loss by role, and accuracy with the gold plan given.
+
+    Whether a problem is right with that plan is noted in its row, ``correct_with_gold_plan``.
+    """
     n = len(rows)
+    with_gold = told(solver, problems, encoded, reading)
+    for row, other in zip(rows, with_gold, strict=True):
+        row["correct_with_gold_plan"] = other["correct"]
     writing = sum(row["plan_tokens"] > 0 for row in rows)
     if not writing:
         log.warning("alarm: this model was trained with planning tokens and wrote none in %d replies", n)
@@ -37,7 +43,7 @@ def measures(
         "steps_as_gold": steps_as_gold(rows),
         "tokens_per_answer": sum(row["plan_tokens"] for row in rows) / max(n, 1),
         "loss": losses(solver, encoded),
-        "with_gold_plan": rate(told(solver, problems, encoded, reading)),
+        "with_gold_plan": rate(with_gold),
         **information(rows),
         "alarm": None if writing else "no planning token was written",
     }

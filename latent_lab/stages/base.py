@@ -158,6 +158,10 @@ class Stage(ABC):
         """The job whose weights this one starts from; None: it starts from the backbone as it is."""
         return None
 
+    def reads(self, job: "Job") -> "Job | None":
+        """The job whose finished run :meth:`prepare` reads, trained first where it is missing; None: there is none."""
+        return None
+
     def phase(self, stage: int, epochs: float, *, is_validated: bool = True) -> Phase:
         """One phase under this recipe's rule for the optimiser."""
         every = self.reset_optimizer == "every_epoch_as_published"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from latent_lab.loop import Loop, Segments
 from latent_lab.plans.arithmetic import operators
 from latent_lab.plans.base import Plan
+from latent_lab.plans.embedded import Embedded
 from latent_lab.plans.layout import PLACES, Blocks
 from latent_lab.plans.reading import Reading
 from latent_lab.problems import Problem
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from latent_lab.backbone import Backbone
     from latent_lab.batching import Batch
     from latent_lab.grading.evaluate import Solver
+    from latent_lab.job import Job
     from latent_lab.supervision import SupervisedReasoner
 
 SEEN = ("all", "segment", "question")
@@ -144,6 +146,14 @@ class Planning(Stage):
         return self.place != "plan_only" or self.blocks is None
 
     # What is learned besides weights, and what is made of replies
+
+    def reads(self, job: "Job") -> "Job | None":
+        """See :class:`Stage`: the same run without planning tokens, where it is to embed the steps."""
+        if not isinstance(self.plan, Embedded) or self.plan.model:
+            return None
+        earlier = job.sibling(plan="none")
+        self.plan.without = earlier.slug
+        return earlier
 
     def prepare(self, backbone: "Backbone", problems: Seq[Problem], outputs: Path) -> None:
         """See :class:`Stage`: fit the plan on the training problems, and give its tokens rows."""
