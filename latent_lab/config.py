@@ -323,6 +323,9 @@ def check_training(config: TrainConfig) -> None:
     sees = getattr(config.stage, "text_sees", "all")
     if sees != "all" and config.stage.blocks is None:
         raise ConfigError("stage.text_sees", sees, "there are no planning tokens to see; allowed: all, or a plan= that has some")
+    if getattr(config.stage, "takes_plan", False) and config.stage.has_slots and config.stage.blocks is None:
+        rest = "a step is thought after its planning tokens; allowed: [0], a plan= that has some, or stage=coconut"
+        raise ConfigError("stage.stages", config.stage.stages, rest)
     if not isinstance(config.judge, Nothing | None):
         raise ConfigError("judge", type(config.judge).__name__, "training judges no answers; allowed: none")
     quantize, state = getattr(config.model, "quantize", "none"), getattr(config.model, "state", None)

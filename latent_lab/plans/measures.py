@@ -111,6 +111,6 @@ def in_whole_blocks(solver: Solver, problems: Seq[Problem], encoded: Seq[Encoded
 
 def told(solver: Solver, problems: Seq[Problem], encoded: Seq[Encoded], reading: Reading) -> list[dict[str, Any]]:
     """Graded rows of the same model with every planning token written for it as ``encoded`` has them: an oracle."""
-    vocabulary, by_id = Vocabulary(solver.backbone.tokenizer), {p.id: p for p in encoded}
     asked = [replace(p, question=(*p.question, *p.overview)) for p in encoded]
+    vocabulary, by_id = Vocabulary(solver.backbone.tokenizer), {p.id: p for p in asked}
     return replace(solver, processor=lambda batch: GoldPlan(batch.ids, by_id, reading.ids, vocabulary)).graded(problems, asked)

@@ -34,6 +34,10 @@ def attention(task: AttentionTask, job: Job) -> dict[str, Any]:
             encoded = at.trained.stage.encode(at.problems, at.solver.backbone.tokenizer)
             if getattr(at.trained.stage, "reading", None) is None:
                 raise PlanError(f"run: {job.config.run} writes no planning tokens; allowed: runs of stage=planning with a plan")
+            if at.trained.stage.has_slots:
+                raise PlanError(
+                    f"run: {job.config.run} thinks, and its thoughts are no tokens; allowed: runs that write all steps"
+                )
             found = masses(at.solver, encoded)
             if not found.num_queries.sum():
                 raise PlanError(

@@ -96,6 +96,10 @@ class Stage(ABC):
         """Slots that a chain of so many steps would fill: what the published evaluation gives away."""
         return min(self.num_slots(stage), self.num_slots(chain))
 
+    def slots_when_said(self, stage: int) -> int:
+        """Slots that follow wherever the model itself writes ``<|latent|>``; 0: prompts have their slots from the start."""
+        return 0
+
     def loop(self) -> Loop:
         """How slots are filled."""
         return loop_of(self)

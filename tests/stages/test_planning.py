@@ -271,7 +271,7 @@ def test_only_a_clustering_plan_without_a_model_reads_another_run() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": [1.0, 2.0]}, "epochs=[1.0, 2.0]: give one number, the passes in all"),
+        ({"epochs": [1.0, 2.0]}, "epochs=[1.0, 2.0]: at most one for each of stages=[0]"),
         ({"num_prefix": -1}, "num_prefix=-1: allowed are 0 and more"),
         ({"plan_weight": -1.0}, "plan_weight=-1.0: allowed are 0 and more"),
         ({"place": "end"}, "place=end: allowed are steps, front, plan_first, plan_only"),
