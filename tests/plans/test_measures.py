@@ -86,9 +86,11 @@ def test_the_gold_plan_is_written_at_the_beginning_of_lines_and_nowhere_else() -
     tokenizer, size = solver.backbone.tokenizer, len(solver.backbone.tokenizer)
     force = GoldPlan(["q", "p"], {p.id: p for p in encoded}, stage.reading.ids, Vocabulary(tokenizer))
     written: list[list[int]] = [[], []]
+    width = max(len(p.question) for p in encoded)
+    asked = [[tokenizer.eos_token_id] * (width - len(p.question)) + list(p.question) for p in reversed(encoded)]
     lines = [iter(tokenizer(text)["input_ids"]) for text in ("9\n### 7\n### 7\n", "1\n2\n### 7 8")]
     for _ in range(14):
-        scores = force(torch.tensor([[5, *row] for row in written]), torch.zeros(2, size))
+        scores = force(torch.tensor([[*q, *row] for q, row in zip(asked, written, strict=True)]), torch.zeros(2, size))
         for row, (kept, own) in enumerate(zip(written, lines, strict=True)):
             (allowed,) = [set(scores[row].isfinite().nonzero()[:, 0].tolist())]
             if len(allowed) == 1:
