@@ -86,6 +86,16 @@ def test_the_text_of_a_step_is_wanted_of_the_last_of_its_thoughts() -> None:
     assert layout.step_supervision() == (1.0, "linear")
 
 
+def test_a_thought_after_two_planning_tokens_is_as_long_as_three_in_its_place() -> None:
+    def length(**settings: Any) -> int:
+        layout, backbone = prepared(Arithmetic(several="first"), **settings)
+        (encoded,) = layout.encode([SUM], backbone.tokenizer)
+        answer = len(layout.blocks.last()) + bool(settings.get("place")) if layout.blocks else 0
+        return len(layout.sequence(encoded, backbone.tokens, layout.stages[-1]).ids) - answer
+
+    assert length(stages=[2]) == length(place="plan_only", num_prefix=2)
+
+
 def test_stages_are_trained_one_after_another() -> None:
     made = job("train", ["stage=planning", "plan=arithmetic", "stage.stages=[0,1,2]", "stage.epochs=[2,1]"]).config.stage
     assert made.phases() == [Phase(0, 2.0), Phase(1, 1.0), Phase(2, 1.0)]
