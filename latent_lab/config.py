@@ -328,6 +328,9 @@ def check_training(config: TrainConfig) -> None:
         raise ConfigError("peft", kind, f"stage.text_sees={sees} would hide its virtual tokens; allowed: none, lora, rows")
     if getattr(config.stage, "words", False) and config.stage.blocks is None:
         raise ConfigError("stage.words", True, "there is no plan to write in words; allowed: false, or a plan= beside none")
+    if getattr(config.stage, "takes_plan", False) and config.stage.has_slots and config.stage.blocks is None:
+        rest = "a step is thought after its planning tokens; allowed: [0], a plan= that has some, or stage=coconut"
+        raise ConfigError("stage.stages", config.stage.stages, rest)
     if not isinstance(config.judge, Nothing | None):
         raise ConfigError("judge", type(config.judge).__name__, "training judges no answers; allowed: none")
     quantize, state = getattr(config.model, "quantize", "none"), getattr(config.model, "state", None)

@@ -54,10 +54,11 @@ class Job:
     def sibling(self, **choices: str) -> "Job":
         """The job with other group choices and all else equal: ``job.sibling(stage="2")``.
 
-        Its name is its own again, and it is not done again where its result is stored.
+        Its name is its own again, and it is not done again where its result is stored. ``none`` takes no settings.
         """
-        dropped = {*choices, "name", "overwrite"}
-        kept = [text for text in self.overrides if parse(text).key_or_group not in dropped]
+        dropped, emptied = {*choices, "name", "overwrite"}, {group for group, choice in choices.items() if choice == "none"}
+        keys = {text: parse(text).key_or_group for text in self.overrides}
+        kept = [text for text, key in keys.items() if key not in dropped and key.partition(".")[0] not in emptied]
         return job(self.door, [*kept, *(f"{group}={choice}" for group, choice in choices.items())], self.is_sweep)
 
     @property

@@ -238,16 +238,25 @@ def join(
     return lay(problem, parts, slots, is_closed=is_closed)
 
 
-def join_planned(problem: Encoded, *, with_steps: bool = True) -> Sequence:
+def join_planned(
+    problem: Encoded, *, with_steps: bool = True, latent: int = 0, slots: tuple[int, ...] = (), line: tuple[int, ...] = ()
+) -> Sequence:
     """Lay a problem out with its planning tokens: question, overview, each step after its block, answer after its own.
 
-    All but the question is to be predicted. ``with_steps=False`` leaves the steps' text out.
+    All but the question is to be predicted. ``with_steps=False`` leaves the steps' text out. Of the first ``latent`` steps each
+    is thought in ``slots`` instead, a ``line`` break after them: the model says by the first slot's token that it thinks now.
     """
     parts: list[Part] = [(Role.QUESTION, problem.question, False), (Role.PLAN, problem.overview, True)]
     *blocks, last = problem.plans
-    for block, step in zip(blocks, problem.steps, strict=True):
-        parts += [(Role.PLAN, block, True), (Role.STEP, step if with_steps else (), True)]
-    return lay(problem, [*parts, (Role.PLAN, last, True), (Role.ANSWER, problem.answer, True)])
+    held: list[int] = []
+    for number, (block, step) in enumerate(zip(blocks, problem.steps, strict=True)):
+        parts.append((Role.PLAN, block, True))
+        if number < latent:
+            parts += [(Role.LATENT, slots[:1], True), (Role.LATENT, slots[1:], False), (Role.STEP, line, True)]
+            held += [number] * len(slots)
+        else:
+            parts.append((Role.STEP, step if with_steps else (), True))
+    return lay(problem, [*parts, (Role.PLAN, last, True), (Role.ANSWER, problem.answer, True)], held)
 
 
 Part = tuple[Role, tuple[int, ...], bool]

@@ -50,6 +50,10 @@ class Countdown:
         """Nothing is written before thinking."""
         return False
 
+    def slots_when_said(self, stage: int) -> int:
+        """Slots stand in the prompt."""
+        return 0
+
     def plain(self, ids: list[int]) -> list[int]:
         """All of a reply."""
         return ids

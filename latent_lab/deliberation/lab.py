@@ -93,11 +93,11 @@ def with_begun(prompt: Laid, ids: Sequence[int]) -> Laid:
 
 
 def load(config: EvalConfig, temperature: float, seed: int, max_tokens: int) -> Lab:
-    """Load the run that ``config`` names; ModelError for one whose steps stand before its slots."""
+    """Load the run that ``config`` names; ModelError for one that writes before or between its thoughts."""
     trained = trained_config(config.run_folder)
     with accelerator(config.device, config.precision) as at:
         solver, _, _ = solver_of(config.run_folder, trained, at, config.batch_size, Answers())
-    if trained.stage.writes_first():
+    if trained.stage.writes_first() or trained.stage.slots_when_said(solver.stage):
         raise ModelError(
             f"run: {config.run} writes steps before it thinks; allowed: runs that write after their slots or have none"
         )

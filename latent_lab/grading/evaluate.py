@@ -19,6 +19,7 @@ from latent_lab.backbone import MARKERS, Backbone
 from latent_lab.batching import Batch, collate
 from latent_lab.grading.answers import REASONS, TOO_LONG, Equivalence, Grading, digits_right, is_integer, normalise
 from latent_lab.grading.calculator import Calculator, Vocabulary
+from latent_lab.grading.interleaved import in_place, thought_through
 from latent_lab.grading.statistics import mean_interval, wilson
 from latent_lab.problems import Problem
 from latent_lab.problems.arithmetic import sum_asked
@@ -46,6 +47,10 @@ class Layout(Protocol):
 
     def writes_first(self) -> bool:
         """Whether the model writes steps before it begins to think."""
+        ...
+
+    def slots_when_said(self, stage: int) -> int:
+        """Slots that follow wherever the model itself writes that it thinks; 0: prompts have theirs from the start."""
         ...
 
     def num_slots_for(self, chain: int, stage: int) -> int:
@@ -113,9 +118,11 @@ class Solver:
 
     @property
     def controls(self) -> tuple[str, ...]:
-        """The controls that make sense for this model: nothing is fed into pause tokens."""
+        """The controls that make sense for this model: nothing is fed into pause tokens, and who says when cannot do without."""
         if not self.num_slots:
             return ()
+        if self.layout.slots_when_said(self.stage):
+            return ("zeroed", "another_problem")
         return ("removed",) if self.reasoner.loop.feeds == "tokens" else tuple(CONTROLS)
 
     @property
@@ -186,9 +193,14 @@ class Solver:
         replies = self.replies(encoded, control, quiet=quiet)
         return [grade(p, r, self.rules) for p, r in zip(problems, replies, strict=True)]
 
-    def prompts(self, problems: Seq[Encoded], control: str | None = None) -> list[Sequence]:
-        """Prompts of one batch; where the layout writes steps before thinking, the model writes them now."""
+    def prompts(self, problems: Seq[Encoded], control: str | None = None, given: Tensor | None = None) -> list[Sequence]:
+        """Prompts of one batch; what the layout has written before or between thoughts, the model writes now.
+
+        What it writes between them it writes with the thoughts ``given``, if any are.
+        """
         tokens = self.backbone.tokens
+        if each := self.layout.slots_when_said(self.stage):
+            return thought_through(self, problems, each, given)
         if self.layout.writes_first():
             questions = collate([join(p, None, with_target=False) for p in problems], self.backbone.pad).to(self.reasoner.device)
             ends = [self.backbone.tokenizer.eos_token_id, tokens.start]
@@ -229,21 +241,22 @@ class Solver:
             yield from evenly(list(group), self.batch_size)
 
     def _answer(self, problems: Seq[Encoded], donors: Seq[Encoded], control: str | None) -> list[Reply]:
-        prompts = self.prompts(problems, control)
+        # A donor thinks in as many slots as the problem it gives its thoughts to: only the question is its own.
+        given = self._given([replace(p, question=donor.question) for p, donor in zip(problems, donors, strict=True)], control)
+        prompts = self.prompts(problems, control, given)
         batch = collate(prompts, self.backbone.pad).to(self.reasoner.device)
         eos = self.backbone.tokenizer.eos_token_id
-        # A donor thinks in as many slots as the problem it gives its thoughts to: only the question is its own.
-        edit = self._edit([replace(p, question=donor.question) for p, donor in zip(problems, donors, strict=True)], control)
-        new = self.generate(batch, [eos], edit).tolist()
+        new = self.generate(batch, [eos], in_place(given)).tolist()
         replies = []
         for problem, prompt, row in zip(problems, prompts, new, strict=True):
             # Steps the model wrote before it thought stand in the prompt, and are part of what it wrote.
-            first = [i for i in prompt.ids[len(problem.question) :] if i not in astuple(self.backbone.tokens)]
+            before = prompt.ids[len(problem.question) :]
+            first = [i for i in before if i not in astuple(self.backbone.tokens)]
             stopped = eos in row
             row = row[: row.index(eos)] if stopped else row
             written = [*first, *row]
             text = self.backbone.tokenizer.decode(self.layout.plain(written))
-            noted = self.layout.columns(problem, written)
+            noted = self.layout.columns(problem, [*before, *row])
             replies.append(Reply(problem.id, text, len(written) + stopped, prompt.num_slots, stopped, columns=noted))
         return replies
 
@@ -265,13 +278,14 @@ class Solver:
             **tool,
         )
 
-    def _edit(self, donors: Seq[Encoded], control: str | None) -> ThoughtEdit | None:
+    def _given(self, donors: Seq[Encoded], control: str | None) -> Tensor | None:
+        """``[batch, slots, width]``: thoughts that a control puts in place of the model's own; None: it keeps them."""
+        nothing = torch.zeros(len(donors), 1, self.backbone.model.config.hidden_size, device=self.reasoner.device)
         if control == "zeroed":
-            return lambda slot, thoughts, active: torch.zeros_like(thoughts)
+            return nothing
         if control == "another_problem":
-            given = self.thoughts(donors)
-            most = given.shape[1] - 1  # where the model decides, a donor may think less often than the row it gives to
-            return lambda slot, thoughts, active: given[:, min(slot, most)] if most >= 0 else torch.zeros_like(thoughts)
+            thoughts = self.thoughts(donors)
+            return thoughts if thoughts.shape[1] else nothing
         return None
 
 
@@ -303,7 +317,7 @@ def grade(problem: Problem, reply: Reply, grading: Grading = DEFAULT) -> dict[st
         "tokens": reply.num_tokens,
         "thoughts": reply.num_thoughts,
         "steps": len(problem.steps),
-        **{key: known[key] for key in ("digits", "carries") if key in known},
+        **{key: known[key] for key in ("digits", "carries", "kind") if key in known},
         **reply.columns,
     }
 
@@ -315,7 +329,7 @@ def rate(rows: Seq[dict[str, Any]]) -> dict[str, Any]:
 
 def by(rows: Seq[dict[str, Any]], key: str) -> dict[str, Any]:
     """The rate within each value of a column."""
-    return {str(value): rate([r for r in rows if r[key] == value]) for value in sorted({r[key] for r in rows if key in r})}
+    return {str(value): rate([r for r in rows if r.get(key) == value]) for value in sorted({r[key] for r in rows if key in r})}
 
 
 def summary(rows: Seq[dict[str, Any]]) -> dict[str, Any]:
@@ -331,7 +345,7 @@ def summary(rows: Seq[dict[str, Any]]) -> dict[str, Any]:
         "not_stopped": sum(not row["stopped"] for row in rows),
         "tokens_per_answer": sum(row["tokens"] for row in rows) / count,
         "thoughts_per_answer": sum(row["thoughts"] for row in rows) / count,
-        **{f"by_{key}": by(rows, key) for key in ("steps", "digits", "carries") if any(key in row for row in rows)},
+        **{f"by_{key}": by(rows, key) for key in ("steps", "digits", "carries", "kind") if any(key in row for row in rows)},
     }
 
 

@@ -71,8 +71,8 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95, num_resampl
     return bootstrap(len(observed), lambda index: observed[index].mean(), confidence, num_resamples, seed)
 
 
-def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """The mean of two or more rates with its Student t-interval, cut off at 0 and 1.
+def t_interval(values: Sequence[float], confidence: float = 0.95, *, least: float = 0.0) -> Interval:
+    """The mean of two or more rates with its Student t-interval, cut off at ``least`` (-1 for differences of rates) and 1.
 
     Of seeds' accuracies it says where the mean over all seeds may lie, the problems staying the same.
     """
@@ -82,7 +82,7 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     mean, n = fmean(values), len(values)
     variance = sum((value - mean) ** 2 for value in values) / (n - 1)
     half = t_quantile((1 + confidence) / 2, n - 1) * math.sqrt(variance / n)
-    return Interval(mean, n, max(0.0, mean - half), min(1.0, mean + half))
+    return Interval(mean, n, max(least, mean - half), min(1.0, mean + half))
 
 
 def t_quantile(probability: float, degrees: int) -> float:

@@ -2,6 +2,7 @@
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Sequence as Seq
 from dataclasses import replace
 from typing import Any
@@ -86,7 +87,19 @@ def effects(
         }
         rates = {key: wilson(sum(each), len(each)).as_dict() for key, each in hits.items()}
         found[name] = {"accuracy": rate(rows), **rates}
+    found["forced"] = {kind: forced(solver, asked, gold, reading, step, kind) for kind in kinds}
     return found
+
+
+def forced(solver: Solver, problems: Seq[Problem], gold: Seq[Encoded], reading: Reading, step: int, kind: str) -> dict[str, Any]:
+    """What all of them write at a step that is announced as one kind, whatever its own: how often each sequence of operators."""
+    id_of = dict(zip(reading.blocks.tokens(), reading.ids, strict=True))
+    block = tuple(id_of[name] for name in reading.blocks.block((kind,)))
+    rows = told(solver, problems, [changed(e, step, block) for e in gold], reading)
+    done = [operators(line_of(row["output"], step)) for row in rows]
+    counts = Counter(" ".join(each) for each in done)
+    as_announced = wilson(sum(each == [kind] for each in done), len(done)).as_dict()
+    return {"accuracy": rate(rows), "as_announced": as_announced, "operators": dict(sorted(counts.items()))}
 
 
 def drawn(kinds: Seq[str], draw: str) -> str:

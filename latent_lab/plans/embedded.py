@@ -35,7 +35,7 @@ class Embedded(Plan):
 
     model: str = ""
     """Who embeds the steps, a causal language model: a finished run (its folder, or its name below ``outputs``), a folder, or a
-    name on the hub."""
+    name on the hub. Empty: the run that is the same but for ``plan=none``, which is trained first where it is missing."""
     clusters: int = 5
     """How many kinds there are."""
     layer: int = -1
@@ -54,8 +54,6 @@ class Embedded(Plan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.model:
-            raise ValueError("model='': who embeds the steps; allowed are a finished run, a folder, or a name on the hub")
         for name, allowed in (("pooling", POOLING), ("scaling", SCALING)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)}: allowed are {', '.join(allowed)}")
@@ -63,6 +61,8 @@ class Embedded(Plan):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: allowed are {least} and more")
         self._known: dict[str, list[int]] = {}
+        self.without = ""
+        """Name of the run without tokens; the stage says it where ``model`` is empty."""
 
     @abstractmethod
     def divide(self, vectors: "Seq[np.ndarray]") -> "dict[str, np.ndarray]":
@@ -97,6 +97,8 @@ class Embedded(Plan):
         from latent_lab.plans.kmeans import scaled, scaling
 
         super().learn(problems)
+        if self.without:
+            self.state["model"] = self.without
         vectors = self._embed(problems)
         points = np.concatenate(vectors)
         if len(points) < self.clusters:
@@ -127,10 +129,18 @@ class Embedded(Plan):
         return [self.nearest(scaled(each, self.arrays)).tolist() if len(each) else [] for each in vectors]
 
     def _embed(self, problems: Seq[Problem]) -> "list[np.ndarray]":
-        from latent_lab.plans.embedding import embed, folder_of
+        from latent_lab.plans.embedding import embed
 
-        path = folder_of(self.model, self.outputs)
-        return embed(problems, path, layer=self.layer, pooling=self.pooling, in_context=self.in_context)
+        return embed(problems, self._path(), layer=self.layer, pooling=self.pooling, in_context=self.in_context)
+
+    def _path(self) -> str:
+        """Where the model that embeds lies."""
+        from latent_lab.plans.embedding import folder_of
+
+        named = self.model or self.state.get("model") or self.without
+        if not named:
+            raise PlanError("plan.model: given nothing; who embeds the steps: a finished run, a folder, or a name on the hub")
+        return folder_of(named, self.outputs)
 
     def _cache(self, key: str) -> Path:
         return self.outputs / ".plans" / key
@@ -141,9 +151,7 @@ class Embedded(Plan):
 
     def _key(self, problems: Seq[Problem]) -> str:
         """What decides the outcome: settings, who embeds (by its weights, where they are at hand), and the training problems."""
-        from latent_lab.plans.embedding import folder_of
-
-        path = folder_of(self.model, self.outputs)
+        path = self._path()
         weights = Path(path) / "model.safetensors"
         who = fingerprint(weights) if weights.is_file() else path
         settings = asdict(self) | {"plan": type(self).__name__, "model": who, "problems": [key_of(p) for p in problems]}

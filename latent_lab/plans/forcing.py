@@ -20,29 +20,39 @@ FIRST, LINE, TEXT = range(3)
 class GoldPlan(LogitsProcessor):
     """Leaves one choice at the beginning of each line until its block is written, and no planning token anywhere else.
 
-    A line that the gold chain does not have begins with nothing. One object serves one call of ``generate``.
+    Lines are counted from the question's end, so a prompt may hold some already. A line that the gold chain does not have begins
+    with nothing. One object serves one call of ``generate``.
     """
 
     def __init__(self, ids: Seq[str], problems: Mapping[str, Encoded], planned: Seq[int], vocabulary: Vocabulary) -> None:
         self.problems = [problems[i] for i in ids]
         self.planned, self.vocabulary = list(planned), vocabulary
         self.start: int | None = None
+        self.before: list[int] = []  # lines that prompts hold
+        self.since: list[int] = []  # tokens of the line that each prompt ends in
 
     def keep(self, rows: Seq[int]) -> None:
         """Go on with these rows alone."""
         self.problems = [self.problems[row] for row in rows]
+        if self.start is not None:
+            self.before, self.since = ([each[row] for row in rows] for each in (self.before, self.since))
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """``[rows, tokens]`` so far and ``[rows, vocabulary]`` scores of the next token to scores."""
         if self.start is None:
             self.start = input_ids.shape[1]
             self.breaks = self.vocabulary.having(r"\n", scores.shape[1]).to(scores.device)
+            there = self.breaks[input_ids]
+            asked = [int(self.breaks[list(p.question)].sum()) for p in self.problems]
+            self.before = [lines - of_question for lines, of_question in zip(there.sum(1).tolist(), asked, strict=True)]
+            self.since = (there.flip(1).cumsum(1) == 0).sum(1).tolist()
         new = input_ids[:, self.start :]
         ends = self.breaks[new]
         for row, problem in enumerate(self.problems):
-            lines = int(ends[row].sum())
+            fresh = int(ends[row].sum())
+            lines = self.before[row] + fresh
             block = problem.plans[lines] if lines < len(problem.plans) else ()
-            done = new.shape[1] - (int(ends[row].nonzero()[-1]) + 1 if lines else 0)
+            done = new.shape[1] - (int(ends[row].nonzero()[-1]) + 1) if fresh else self.since[row] + new.shape[1]
             if done < len(block):
                 scores[row] = torch.full_like(scores[row], -torch.inf)
                 scores[row, block[done]] = 0.0

@@ -5,30 +5,35 @@ from collections.abc import Sequence as Seq
 from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import nn
-
-from latent_lab.batching import collate
 from latent_lab.grading.calculator import Vocabulary
-from latent_lab.grading.evaluate import Solver, evenly, rate
+from latent_lab.grading.evaluate import Solver, rate
 from latent_lab.grading.statistics import cluster_bootstrap, wilson
 from latent_lab.plans.forcing import GoldPlan, WholeBlocks
 from latent_lab.plans.information import by_chance, entropy, mutual_information
+from latent_lab.plans.losses import losses, losses_by_kind
 from latent_lab.plans.reading import Reading
 from latent_lab.problems import Problem
-from latent_lab.sequences import IGNORE, Encoded, Role
+from latent_lab.sequences import Encoded
 
 log = logging.getLogger(__name__)
+
+COLLAPSED = 0.5
+"""Share of the gold plan's bits under which written plans have collapsed."""
 
 
 def measures(
     solver: Solver, problems: Seq[Problem], encoded: Seq[Encoded], rows: Seq[dict[str, Any]], reading: Reading
 ) -> dict[str, Any]:
-    """Of graded rows with their plans: rates with intervals, loss by role, and accuracy with the gold plan given."""
+    """Of graded rows with their plans: rates with intervals, loss by role, and accuracy with the gold plan given.
+
+    Whether a problem is right with that plan is noted in its row, ``correct_with_gold_plan``.
+    """
     n = len(rows)
+    with_gold = told(solver, problems, encoded, reading)
+    for row, other in zip(rows, with_gold, strict=True):
+        row["correct_with_gold_plan"] = other["correct"]
     writing = sum(row["plan_tokens"] > 0 for row in rows)
-    if not writing:
-        log.warning("alarm: this model was trained with planning tokens and wrote none in %d replies", n)
+    is_told = reading.blocks.is_typed and reading.blocks.place != "plan_only"
     return {
         "tokens": len(reading.ids),
         "writes_any": wilson(writing, n).as_dict(),
@@ -37,10 +42,24 @@ def measures(
         "steps_as_gold": steps_as_gold(rows),
         "tokens_per_answer": sum(row["plan_tokens"] for row in rows) / max(n, 1),
         "loss": losses(solver, encoded),
-        "with_gold_plan": rate(told(solver, problems, encoded, reading)),
+        **({"loss_by_kind": losses_by_kind(solver, encoded, reading.blocks.plan.labels(problems))} if is_told else {}),
+        "with_gold_plan": rate(with_gold),
         **information(rows),
-        "alarm": None if writing else "no planning token was written",
+        "alarm": alarm(rows),
     }
+
+
+def alarm(rows: Seq[dict[str, Any]]) -> str | None:
+    """What is wrong with the plans of a model that was trained to write them, said in the log, too; None: nothing."""
+    written = [kind for row in rows for kind in row["plan"]]
+    gold = [kind for row in rows for kind in row["plan_gold"]]
+    if not any(row["plan_tokens"] for row in rows):
+        log.warning("alarm: this model was trained with planning tokens and wrote none in %d replies", len(rows))
+        return "no planning token was written"
+    if written and entropy(written) < entropy(gold) * COLLAPSED:
+        log.warning("alarm: written plans hold %.2f bits, gold ones %.2f: they collapse", entropy(written), entropy(gold))
+        return f"plans have collapsed: {entropy(written):.2f} bits where the gold chain has {entropy(gold):.2f}"
+    return None
 
 
 def steps_as_gold(rows: Seq[dict[str, Any]]) -> dict[str, Any] | None:
@@ -51,25 +70,6 @@ def steps_as_gold(rows: Seq[dict[str, Any]]) -> dict[str, Any] | None:
         hits += [float(a == b) for a, b in zip(given, row["plan_gold"], strict=False)]
         owners += [row["id"]] * len(row["plan_gold"])
     return cluster_bootstrap(hits, owners).as_dict() if hits else None
-
-
-@torch.no_grad()
-def losses(solver: Solver, encoded: Seq[Encoded]) -> dict[str, float]:
-    """Mean loss of a token by its role, given the gold tokens before it."""
-    sums, counts = dict[str, float](), dict[str, int]()
-    laid = [solver.layout.sequence(p, solver.backbone.tokens, solver.stage) for p in encoded]
-    for part in evenly([s for s in laid if len(s.ids) <= solver.room], solver.batch_size):
-        batch = collate(part, solver.backbone.pad, with_roles=True).to(solver.reasoner.device)
-        out = solver.reasoner(batch.input_ids, batch.attention_mask, batch.labels)
-        each = nn.functional.cross_entropy(out.logits, out.targets, reduction="none")
-        assert batch.roles is not None
-        roles = batch.roles[batch.labels != IGNORE]
-        for role in (Role.PLAN, Role.STEP, Role.ANSWER):
-            if (mine := roles == role).any():
-                name = role.name.lower()
-                sums[name] = sums.get(name, 0.0) + float(each[mine].sum())
-                counts[name] = counts.get(name, 0) + int(mine.sum())
-    return {name: sums[name] / counts[name] for name in sums}
 
 
 def information(rows: Seq[dict[str, Any]]) -> dict[str, Any]:
@@ -105,6 +105,6 @@ def in_whole_blocks(solver: Solver, problems: Seq[Problem], encoded: Seq[Encoded
 
 def told(solver: Solver, problems: Seq[Problem], encoded: Seq[Encoded], reading: Reading) -> list[dict[str, Any]]:
     """Graded rows of the same model with every planning token written for it as ``encoded`` has them: an oracle."""
-    vocabulary, by_id = Vocabulary(solver.backbone.tokenizer), {p.id: p for p in encoded}
     asked = [replace(p, question=(*p.question, *p.overview)) for p in encoded]
+    vocabulary, by_id = Vocabulary(solver.backbone.tokenizer), {p.id: p for p in asked}
     return replace(solver, processor=lambda batch: GoldPlan(batch.ids, by_id, reading.ids, vocabulary)).graded(problems, asked)

@@ -36,6 +36,10 @@ def attention(task: AttentionTask, job: Job) -> dict[str, Any]:
                 raise PlanError(f"run: {job.config.run} writes no planning tokens; allowed: runs of stage=planning with a plan")
             if at.solver.backbone.num_virtual:
                 raise PlanError(f"run: {job.config.run} has virtual tokens; allowed: runs with peft=none, lora or rows")
+            if at.trained.stage.has_slots:
+                raise PlanError(
+                    f"run: {job.config.run} thinks, and its thoughts are no tokens; allowed: runs that write all steps"
+                )
             found = masses(at.solver, encoded)
             if not found.num_queries.sum():
                 raise PlanError(

@@ -20,19 +20,22 @@ from latent_lab.problems.files import NoSplit
 from latent_lab.report.graded import graded as graded_as
 from latent_lab.report.shortcuts import floors
 from latent_lab.report.table_figure import draw
+from latent_lab.report.table_pairs import Scored, pairs
+from latent_lab.report.table_pairs import markdown as pairs_as_markdown
 from latent_lab.report.table_rows import in_words, markdown, row, rule_row
 from latent_lab.report.table_runs import Group, Trained
 from latent_lab.report.table_task import TableTask
-from latent_lab.run import RESULT, open_run, say_complete
+from latent_lab.run import RESULT, SAMPLES, open_run, say_complete
 
 log = logging.getLogger(__name__)
 
 TABLE, FIGURE = "table.md", "table.png"
+WITH_GOLD = "correct_with_gold_plan"
 NOT_OURS = ("task", "run", "out", "overwrite")
 """Words of this task's command that say nothing of how a run is graded."""
 
 
-def table(task: TableTask, asked: Job, groups: Sequence[Group]) -> dict[str, Any]:
+def table(task: TableTask, asked: Job, groups: Sequence[Group], against: Sequence[str]) -> dict[str, Any]:
     """Do ``task=table``: see :class:`latent_lab.report.table_task.TableTask`."""
     config: EvalConfig = asked.config
     started = time.monotonic()
@@ -44,14 +47,19 @@ def table(task: TableTask, asked: Job, groups: Sequence[Group]) -> dict[str, Any
     options: dict[str, Any] = {"command": asked.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
     with open_run(folder, {**asked.plain, **identity}, **options) as run:
         if run.result is None:
-            rows = models(groups, asked)
+            rows, scored, told = models(groups, asked)
             run.track(config.tracker, job_type="eval", group=asked.group)
             if task.shortcuts:
                 rows += rules(dataset, problems)
             name = asked.chosen("dataset") or runs[0].overrides.get("dataset", type(dataset).__name__)
+            compared = pairs(scored, against, told) if against else []
             result = {"task": "table", "dataset": name, "split": config.split, "n": len(problems), "rows": rows}
+            if against:
+                result["pairs"] = compared
             with atomic(folder / TABLE) as temporary:
-                temporary.write_text(markdown(result, shlex.join(map(as_typed, asked.command))), encoding="utf-8")
+                command = shlex.join(map(as_typed, asked.command))
+                more = [*pairs_as_markdown(compared), ""] if against else ()
+                temporary.write_text(markdown(result, command, more), encoding="utf-8")
             with atomic(folder / FIGURE) as temporary:
                 draw(result, temporary)
             run.finish({**result, "seconds": round(time.monotonic() - started, 3)})
@@ -96,18 +104,38 @@ def problems_of(config: EvalConfig, runs: Sequence[Trained]) -> tuple[Dataset, l
     return dataset, problems
 
 
-def models(groups: Sequence[Group], asked: Job) -> list[dict[str, Any]]:
-    """A row for each group; what an interrupted table has graded is not graded again."""
+def models(groups: Sequence[Group], asked: Job) -> tuple[list[dict[str, Any]], dict[str, Scored], dict[str, Scored]]:
+    """A row for each group, who answered what rightly, and the same where the gold plan was given.
+
+    What an interrupted table has graded is not graded again.
+    """
     rows, done, total = [], 0, sum(len(group.runs) for group in groups)
+    scored, told = dict[str, Scored](), dict[str, Scored]()
     for group in groups:
-        graded = []
+        graded, samples = [], {}
         for run in group.runs:
             done += 1
             log.info("run %d of %d: %s", done, total, run.folder)
-            graded.append(graded_as(run.folder, asked, NOT_OURS)[1])
+            folder, result = graded_as(run.folder, asked, NOT_OURS)
+            graded.append(result)
+            lines = (folder / SAMPLES).read_text(encoding="utf-8").splitlines()
+            samples[run.seed] = [json.loads(line) for line in lines]
         names, seeds = [name_of(run, asked) for run in group.runs], [run.seed for run in group.runs]
         rows.append(row(group.label, names, seeds, graded, [run.result for run in group.runs]))
-    return rows
+        scored[group.label] = right(samples, "correct")
+        if all(is_told(result) for result in graded):
+            told[group.label] = right(samples, WITH_GOLD)
+    return rows, scored, told
+
+
+def right(samples: dict[int, list[dict[str, Any]]], column: str) -> Scored:
+    """By seed and problem, whether a column of graded rows says that the answer is right."""
+    return {seed: {each["id"]: each[column] is True for each in rows} for seed, rows in samples.items()}
+
+
+def is_told(result: dict[str, Any]) -> bool:
+    """Whether a result has answers with the gold plan given, and this plan says something: not all its blocks are alike."""
+    return result.get("plans", {}).get("kinds", {}).get("bits_of_gold", 0) > 0
 
 
 def rules(dataset: Dataset, problems: list[Problem]) -> list[dict[str, Any]]:

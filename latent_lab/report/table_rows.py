@@ -48,16 +48,23 @@ def row(
         },
         "floors": floors,
         "thoughts_removed": floors.get("thoughts_removed"),
+        "with_gold_plan": with_gold_plan(graded),
         "tokens": fmean(result["tokens_per_answer"] for result in graded),
         "thoughts": fmean(result["thoughts_per_answer"] for result in graded),
         **{name: fmean(result[name] for result in trained) for name in ("seconds", "steps", "parameters")},
     }
 
 
+def with_gold_plan(graded: Sequence[dict[str, Any]]) -> float | None:
+    """Mean accuracy of the same models with the gold plan given, an oracle; None where some wrote no plan."""
+    rates = [result["plans"]["with_gold_plan"]["value"] for result in graded if "plans" in result]
+    return fmean(rates) if len(rates) == len(graded) else None
+
+
 def rule_row(name: str, score: dict[str, Any]) -> dict[str, Any]:
     """The row of a rule that scores without reasoning: an accuracy, and nothing of what only models have."""
     accuracy = {"mean": score["value"], "low": score["low"], "high": score["high"], "interval": OVER_PROBLEMS}
-    alone = dict.fromkeys(("thoughts_removed", "tokens", "thoughts", "seconds", "steps", "parameters"))
+    alone = dict.fromkeys(("thoughts_removed", "with_gold_plan", "tokens", "thoughts", "seconds", "steps", "parameters"))
     return {
         "label": name.replace("_", " "),
         "kind": "rule",
@@ -70,16 +77,17 @@ def rule_row(name: str, score: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def markdown(result: dict[str, Any], command: str) -> str:
-    """The table in GitHub's Markdown, and below it what its numbers are."""
+def markdown(result: dict[str, Any], command: str, more: Sequence[str] = ()) -> str:
+    """The table in GitHub's Markdown, below it what its numbers are, and ``more`` lines."""
     rows = result["rows"]
     names = floors_of(rows)
     floors = [f"{FLOORS.get(name, name.replace('_', ' '))}, %" for name in names]
     head = ["method", "seeds", "accuracy, % [95% interval]", "all seeds pooled", "min-max", *floors]
-    head += ["tokens", "thoughts", "seconds"]
-    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *(cells_of(each, names) for each in rows))]
+    is_told = any(each["with_gold_plan"] is not None for each in rows)
+    head += [*(["gold plan given, %"] if is_told else []), "tokens", "thoughts", "seconds"]
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *(cells_of(each, names, is_told) for each in rows))]
     lines.insert(1, "|---|" + "---:|" * (len(head) - 1))
-    return "\n".join([*lines, "", *notes(result), "", f"    {command}", ""])
+    return "\n".join([*lines, "", *notes(result), "", *more, f"    {command}", ""])
 
 
 def floors_of(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -88,8 +96,8 @@ def floors_of(rows: Sequence[dict[str, Any]]) -> list[str]:
     return [name for name in (*FLOORS, *(name for name in there if name not in FLOORS)) if name in there]
 
 
-def cells_of(each: dict[str, Any], floors: Sequence[str]) -> list[str]:
-    """The cells of a row."""
+def cells_of(each: dict[str, Any], floors: Sequence[str], is_told: bool = False) -> list[str]:
+    """The cells of a row; ``is_told``: one of them is the accuracy with the gold plan given."""
     accuracy, pooled = each["accuracy"], each["accuracy"]["pooled"]
     rates, is_one = accuracy["per_seed"], len(accuracy["per_seed"]) < 2
     label = each["label"].replace("|", "\\|")
@@ -100,6 +108,7 @@ def cells_of(each: dict[str, Any], floors: Sequence[str]) -> list[str]:
         NOTHING if is_one else between(pooled),
         NOTHING if is_one else f"{percent(min(rates))}-{percent(max(rates))}",
         *(percent(each["floors"].get(name)) for name in floors),
+        *([percent(each["with_gold_plan"])] if is_told else []),
         *(NOTHING if each[name] is None else f"{each[name]:.1f}" for name in ("tokens", "thoughts")),
         NOTHING if each["seconds"] is None else f"{each['seconds']:,.0f}",
     ]
@@ -119,6 +128,7 @@ def notes(result: dict[str, Any]) -> list[str]:
     """What a reader of the table must know."""
     there = {each["accuracy"]["interval"] for each in result["rows"]}
     has_rules = any(each["kind"] == "rule" for each in result["rows"])
+    is_told = any(each["with_gold_plan"] is not None for each in result["rows"])
     partial = " (for rules that earn parts of a point: a bootstrap)" if has_rules else ""
     kinds = {
         OVER_SEEDS: f"*{OVER_SEEDS}*, a t-interval of the seeds' accuracies; pooled, Wilson's over the answers of all seeds",
@@ -128,7 +138,7 @@ def notes(result: dict[str, Any]) -> list[str]:
         f"{result['n']:,} {result['split']} problems of {result['dataset']}. Accuracy: free-running answers, mean over seeds. "
         f"95% intervals: {'; '.join(text for kind, text in kinds.items() if kind in there)}. Floors: means over seeds, on the "
         "same problems. Tokens: written per answer. Thoughts: latent ones per answer. Seconds: of training, without the runs "
-        "that it began from."
+        "that it began from." + (" Gold plan given: its tokens are written for the same models, an oracle." if is_told else "")
     ]
 
 

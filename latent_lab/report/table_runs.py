@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -61,10 +62,14 @@ class Trained:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What runs of other seeds share: the configuration without the seed, also where it names the checkpoint begun from."""
-        kept = {key: value for key, value in self.config.items() if key not in NOT_RESULT | {"seed"}}
-        start = kept.get("init_from")
-        return kept | {"init_from": without_seed(start, self.seed) if start else None}
+        """What runs of other seeds share: the configuration without the seed."""
+        return {key: value for key, value in self.config.items() if key not in NOT_RESULT | {"seed"}}
+
+    @property
+    def begun(self) -> dict[str, Any]:
+        """The same without the seed where it names the checkpoint begun from: each seed may have one of its own."""
+        start = self.identity.get("init_from")
+        return self.identity | {"init_from": without_seed(start, self.seed) if start else None}
 
 
 @dataclass(frozen=True)
@@ -133,11 +138,16 @@ def training_runs(folders: Iterator[Path] | Sequence[Path]) -> Iterator[Trained]
 
 
 def grouped(runs: Sequence[Trained]) -> list[Group]:
-    """Put runs together that differ in their seed alone; two that do not even differ there are refused: they are one seed."""
-    by_identity: dict[str, list[Trained]] = {}
+    """Put runs together that differ in their seed alone; two that do not even differ there are refused: they are one seed.
+
+    Seeds have begun from one checkpoint, or each from that of its own seed.
+    """
+    shared = Counter(as_key(run.identity) for run in runs)
+    together: dict[str, list[Trained]] = {}
     for run in runs:
-        by_identity.setdefault(json.dumps(run.identity, sort_keys=True, default=str), []).append(run)
-    members = [sorted(those, key=lambda run: run.seed) for those in by_identity.values()]
+        key = as_key(run.identity)
+        together.setdefault(key if shared[key] > 1 else as_key(run.begun), []).append(run)
+    members = [sorted(those, key=lambda run: run.seed) for those in together.values()]
     for those in members:
         for one, other in pairwise(those):
             if one.seed == other.seed:
@@ -145,6 +155,11 @@ def grouped(runs: Sequence[Trained]) -> list[Group]:
                 rest = f"they are the same run twice (seed {one.seed}, all settings equal); allowed: one of them"
                 raise ConfigError("task.runs", names, rest)
     return [Group(label, tuple(those)) for label, those in zip(labels(members), members, strict=True)]
+
+
+def as_key(identity: dict[str, Any]) -> str:
+    """An identity as a text."""
+    return json.dumps(identity, sort_keys=True, default=str)
 
 
 def labels(members: Sequence[Sequence[Trained]]) -> list[str]:

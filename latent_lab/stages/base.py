@@ -105,6 +105,10 @@ class Stage(ABC):
         """Slots that a chain of so many steps would fill: what the published evaluation gives away."""
         return min(self.num_slots(stage), self.num_slots(chain))
 
+    def slots_when_said(self, stage: int) -> int:
+        """Slots that follow wherever the model itself writes ``<|latent|>``; 0: prompts have their slots from the start."""
+        return 0
+
     def loop(self) -> Loop:
         """How slots are filled."""
         return loop_of(self)
@@ -169,6 +173,10 @@ class Stage(ABC):
 
     def before(self, job: "Job") -> "Job | None":
         """The job whose weights this one starts from; None: it starts from the backbone as it is."""
+        return None
+
+    def reads(self, job: "Job") -> "Job | None":
+        """The job whose finished run :meth:`prepare` reads, trained first where it is missing; None: there is none."""
         return None
 
     def phase(self, stage: int, epochs: float, *, is_validated: bool = True) -> Phase:

@@ -155,6 +155,8 @@ def train(job: Job) -> dict[str, Any]:
     if earlier:
         train(earlier)
         start = Path(earlier.config.outputs) / earlier.slug / CHECKPOINT
+    if read := config.stage.reads(job):
+        train(read)
     if config.threads:
         torch.set_num_threads(config.threads)
     folder = Path(config.outputs) / job.slug

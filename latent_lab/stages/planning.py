@@ -4,24 +4,26 @@ What the kinds are is ``plan=``. Imports no torch.
 """
 
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from latent_lab.loop import Loop, Segments
 from latent_lab.plans.arithmetic import operators
 from latent_lab.plans.base import Plan
+from latent_lab.plans.embedded import Embedded
 from latent_lab.plans.layout import PLACES, Blocks
 from latent_lab.plans.reading import Reading
 from latent_lab.problems import Problem
 from latent_lab.schedule import Phase
 from latent_lab.sequences import Encoded, LatentTokens, Role, Sequence, Tokenizer, encode, join_planned, lay
-from latent_lab.stages.base import Stage, one_of
+from latent_lab.stages.base import DECODERS, Stage, one_of
 
 if TYPE_CHECKING:
     from latent_lab.backbone import Backbone
     from latent_lab.batching import Batch
     from latent_lab.grading.evaluate import Solver
+    from latent_lab.job import Job
     from latent_lab.supervision import SupervisedReasoner
 
 SEEN = ("all", "segment", "question")
@@ -33,7 +35,7 @@ WEIGHTS = {"plan_weight": Role.PLAN, "step_weight": Role.STEP, "answer_weight": 
 
 @dataclass
 class Planning(Stage):
-    """Where planning tokens stand, how many there are, and what they weigh. ``epochs`` is one number: passes in all.
+    """Where planning tokens stand, how many there are, what they weigh, and which steps are thoughts. ``epochs`` are per stage.
 
     Differs from paper: question, steps and answer are written as everywhere in this laboratory, tokens without blanks between
     them, and the model writes all of them itself: nothing but the question is given to it.
@@ -66,13 +68,21 @@ class Planning(Stage):
     earlier_plans: int = 0
     """Where text sees not all: of how many blocks before its own it sees the tokens, too."""
 
+    stages: list[int] = field(default_factory=lambda: [0])
+    """Stages trained one after another: at stage k the first k steps are no text but thoughts, each after its block."""
+    latents_per_step: int = 1
+    """Latent slots for each step that is a thought."""
+    supervision: float = 0.0
+    """Weight of the loss of an auxiliary decoder that must write a step's text from the last of its thoughts."""
+    decoder: str = "linear"
+    """That decoder: ``linear`` (cannot compute, only read) or ``autoregressive``."""
+
     takes_plan = True
     plan: ClassVar[Plan | None] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.epochs) != 1:
-            raise ValueError(f"epochs={self.epochs}: give one number, the passes in all")
+        self._check_stages()
         for name in ("num_prefix", "num_special", *WEIGHTS):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)}: allowed are 0 and more")
@@ -86,10 +96,55 @@ class Planning(Stage):
                 f"earlier_plans={self.earlier_plans}: with text_sees={self.text_sees} allowed are "
                 f"{'0: it sees them already' if self.text_sees == 'all' else '0 and more'}"
             )
+        if self.words and self.has_slots:
+            raise ValueError(f"words=true: a step is thought after its planning tokens; allowed with stages={self.stages}: false")
         for setting in fields(self):
             if self.words and setting.name in IN_TOKENS and (value := getattr(self, setting.name)) != setting.default:
                 raise ValueError(f"{setting.name}={value}: words=true has no planning tokens; allowed: leave it out")
         self.reading: Reading | None = None
+        self.line: tuple[int, ...] = ()
+
+    def _check_stages(self) -> None:
+        if not self.stages or min(self.stages) < 0 or sorted(set(self.stages)) != self.stages:
+            raise ValueError(f"stages={self.stages}: give one or more stages, 0 and up, in rising order")
+        if len(self.epochs) > len(self.stages):
+            raise ValueError(f"epochs={self.epochs}: at most one for each of stages={self.stages}")
+        if self.has_slots and self.place != "steps":
+            raise ValueError(
+                f"place={self.place}: a thought stands after its own block; allowed with stages={self.stages}: steps"
+            )
+        for name, default in (("latents_per_step", 1), ("supervision", 0.0), ("decoder", "linear")):
+            if not self.has_slots and getattr(self, name) != default:
+                raise ValueError(
+                    f"{name}={getattr(self, name)}: stages=[0] has no thoughts; allowed: leave it out, or more stages"
+                )
+        if self.latents_per_step < 1:
+            raise ValueError(f"latents_per_step={self.latents_per_step}: allowed are 1 and more")
+        if not 0 <= self.supervision < float("inf"):
+            raise ValueError(f"supervision={self.supervision}: allowed are weights of 0 and more")
+        one_of(self, "decoder", DECODERS)
+
+    @property
+    def has_slots(self) -> bool:
+        """See :class:`Stage`."""
+        return max(self.stages) > 0
+
+    @property
+    def thoughts_by(self) -> str:
+        """See :class:`Stage`: a step is a thought where the model writes that it is."""
+        return "model" if self.has_slots else "fixed"
+
+    def num_slots(self, stage: int) -> int:
+        """See :class:`Stage`: the most there can be."""
+        return stage * self.latents_per_step
+
+    def slots_when_said(self, stage: int) -> int:
+        """See :class:`Stage`."""
+        return self.latents_per_step if stage else 0
+
+    def step_supervision(self) -> tuple[float, str]:
+        """See :class:`Stage`."""
+        return self.supervision, self.decoder
 
     @property
     def blocks(self) -> Blocks | None:
@@ -101,7 +156,8 @@ class Planning(Stage):
 
     def phases(self) -> list[Phase]:
         """See :class:`Stage`."""
-        return [self.phase(0, self.epochs[0])]
+        epochs = [*self.epochs, *[self.epochs[-1]] * len(self.stages)]
+        return [self.phase(stage, epochs[i]) for i, stage in enumerate(self.stages)]
 
     def role_weights(self) -> dict[Role, float]:
         """See :class:`Stage`."""
@@ -124,6 +180,7 @@ class Planning(Stage):
         if blocks is None or plan is None:
             return [replace(e, plans=((),) * (len(e.steps) + 1)) for e in encode(bare, tokenizer, around=around)]
         read = self.reading = Reading(blocks, tokenizer)
+        self.line = tuple(tokenizer(["\n"], add_special_tokens=False, split_special_tokens=True)["input_ids"][0])
         planned = []
         for e, labels in zip(encode(bare, tokenizer, around=around), plan.labels(problems), strict=True):
             written = tuple(map(read.coded, blocks.written(labels)))
@@ -133,13 +190,16 @@ class Planning(Stage):
 
     def sequence(self, problem: Encoded, tokens: LatentTokens, stage: int, draw: str | None = None) -> Sequence:
         """See :class:`Stage`."""
-        return join_planned(problem, with_steps=self.has_text)
+        slots = (tokens.latent,) * self.latents_per_step
+        return join_planned(problem, with_steps=self.has_text, latent=stage, slots=slots, line=self.line)
 
     def shape(self, problem: Encoded, stage: int, draw: str | None = None) -> tuple[int, int, int]:
         """See :class:`Stage`."""
-        steps = sum(map(len, problem.steps)) if self.has_text else 0
-        plans = len(problem.overview) + sum(map(len, problem.plans))
-        return 0, len(problem.question), plans + steps + len(problem.answer)
+        latent = min(stage, len(problem.steps))
+        steps = sum(map(len, problem.steps[latent:])) if self.has_text else 0
+        written = len(problem.overview) + sum(map(len, problem.plans)) + latent * len(self.line)
+        first = len(problem.plans[0]) if latent else 0
+        return latent * self.latents_per_step, len(problem.question) + first, written - first + steps + len(problem.answer)
 
     def prompt(self, problem: Encoded, tokens: LatentTokens, stage: int, num_slots: int | None = None) -> Sequence:
         """See :class:`Stage`: the question; the model writes everything else."""
@@ -151,6 +211,14 @@ class Planning(Stage):
         return self.place != "plan_only" or self.blocks is None
 
     # What is learned besides weights, and what is made of replies
+
+    def reads(self, job: "Job") -> "Job | None":
+        """See :class:`Stage`: the same run without planning tokens, where it is to embed the steps."""
+        if not isinstance(self.plan, Embedded) or self.plan.model:
+            return None
+        earlier = job.sibling(plan="none")
+        self.plan.without = earlier.slug
+        return earlier
 
     def prepare(self, backbone: "Backbone", problems: Seq[Problem], outputs: Path) -> None:
         """See :class:`Stage`: fit the plan on the training problems, and give its tokens rows."""
@@ -191,7 +259,7 @@ class Planning(Stage):
         if self.reading is None:
             return {}
         gold = join_planned(problem, with_steps=self.has_text).ids[len(problem.question) : -1]
-        written, true = self.reading.read(ids), self.reading.read(gold)
+        written, true = self.reading.read(ids), self.reading.read(gold)  # a step is announced alike, written or thought
         return {
             "plan": list(written.kinds),
             "plan_gold": list(true.kinds),

@@ -64,6 +64,7 @@ VARIANTS = [
 PLANS = [
     ["plan=general"],
     ["plan=arithmetic"],
+    ["plan=arithmetic", "stage.stages=[0,2]", "stage.supervision=1"],
     ["plan=arithmetic", "stage.place=front"],
     ["plan=arithmetic", "stage.place=plan_first", "stage.rows_from=random"],
     ["plan=arithmetic", "stage.place=plan_only", "stage.plan_weight=0.5"],

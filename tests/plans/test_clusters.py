@@ -17,7 +17,7 @@ from latent_lab.plans.embedding import bounds, embed, folder_of
 from latent_lab.problems import Problem
 from latent_lab.problems.stories import Stories
 from latent_lab.sequences import encode
-from tests.tiny import save_hub_model
+from tests.tiny import evaluate, result, save_hub_model, train
 
 TRAIN, VALID = (Stories(train_size=30, valid_size=10).load(split) for split in ("train", "valid"))  # type: ignore[arg-type]
 
@@ -106,6 +106,23 @@ def test_a_model_may_be_a_finished_run(model: str, tmp_path: Path) -> None:
     assert folder_of("org/name", tmp_path) == "org/name"
 
 
+def test_without_a_model_the_same_run_without_tokens_is_trained_and_embeds(tmp_path: Path) -> None:
+    settings = ("stage=planning", "stage.epochs=[0.2]", "seed=2")
+    run = train(tmp_path, *settings, "plan=kmeans", "plan.clusters=2", "plan.layer=1", "name=mine")
+    (other,) = {path.parent for path in tmp_path.glob("*/result.json")} - {run}
+    assert json.loads((run / "checkpoint" / "plan.json").read_text())["state"]["model"] == other.name
+    assert (result(other)["seed"], "plans" in result(other)) == (2, False)
+    assert train(tmp_path, *settings, "plan=none") == other  # nothing is trained for it
+    assert set(evaluate(run, "split=test", "limit=3")["plans"]["kinds"]) >= {"bits", "bits_of_gold"}  # test steps are embedded
+
+
+def test_outside_a_run_somebody_must_be_named_to_embed() -> None:
+    with pytest.raises(
+        PlanError, match=r"^plan\.model: given nothing; who embeds the steps: a finished run, a folder, or a name"
+    ):
+        KMeans().fit(TRAIN)
+
+
 def test_more_clusters_than_steps_are_an_error(model: str, tmp_path: Path) -> None:
     made = KMeans(model=model, clusters=300)
     made.outputs = tmp_path
@@ -116,7 +133,6 @@ def test_more_clusters_than_steps_are_an_error(model: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "model='': who embeds the steps; allowed are a finished run, a folder, or a name on the hub"),
         ({"model": "m", "pooling": "max"}, "pooling=max: allowed are mean, last"),
         ({"model": "m", "scaling": "max"}, "scaling=max: allowed are none, standard, pca"),
         ({"model": "m", "clusters": 1}, "clusters=1: allowed are 2 and more"),

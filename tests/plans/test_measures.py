@@ -7,16 +7,18 @@ import pytest
 import torch
 
 from latent_lab.backbone import Scratch
-from latent_lab.grading.calculator import Vocabulary
+from latent_lab.grading.calculator import Calculator, Vocabulary
 from latent_lab.grading.evaluate import Solver
 from latent_lab.plans.arithmetic import Arithmetic
 from latent_lab.plans.base import PlanError
 from latent_lab.plans.effects import changed, effects, line_of
 from latent_lab.plans.forcing import GoldPlan
 from latent_lab.plans.information import by_chance, entropy, mutual_information
-from latent_lab.plans.measures import information, losses, steps_as_gold, told
+from latent_lab.plans.losses import losses, losses_by_kind
+from latent_lab.plans.measures import alarm, information, steps_as_gold, told
 from latent_lab.problems import Problem
 from latent_lab.reasoner import LatentReasoner
+from latent_lab.sequences import IGNORE
 from latent_lab.stages.planning import Planning
 
 PROBLEMS = [Problem("p", "How many?", ("<<1+2=3>>", "<<3*2=6>>"), "6"), Problem("q", "Who?", ("<<9-2=7>>",), "7")]
@@ -80,15 +82,71 @@ def test_losses_are_means_over_the_tokens_of_a_role() -> None:
     assert losses(solver, encoded) == {name: pytest.approx(sum(each) / len(each), rel=1e-4) for name, each in sums.items()}
 
 
+@pytest.mark.parametrize("settings", [{}, {"place": "plan_first"}, {"stages": [0, 1]}])
+def test_losses_by_kind_are_means_over_the_blocks_and_the_steps_of_a_kind(settings: dict[str, Any]) -> None:
+    stage, solver, encoded = setting(**settings)
+    solver.stage = stage.stages[-1]
+    plan = stage.plan
+    assert plan is not None
+    found = losses_by_kind(solver, encoded, plan.labels(PROBLEMS))
+    assert {kind: each["steps"] for kind, each in found.items()} == {"*": 1, "+": 1, "-": 1}
+    tokenizer, places = solver.backbone.tokenizer, {"+": (0, 0), "*": (0, 1), "-": (1, 0)}
+    for kind, (number, step) in places.items():
+        sequence = stage.sequence(encoded[number], solver.backbone.tokens, solver.stage)
+        labels = torch.tensor([sequence.labels])
+        with torch.no_grad():
+            out = solver.reasoner(torch.tensor([sequence.ids]), labels=labels)
+        costs = torch.nn.functional.cross_entropy(out.logits, out.targets, reduction="none").tolist()
+        at = len(encoded[number].question) + len(encoded[number].overview)
+        is_thought = step < solver.stage
+        blocks, texts = encoded[number].plans, [("\n" if is_thought else p + "\n") for p in PROBLEMS[number].steps]
+        if step:  # the first step of this problem stands before it
+            at += len(blocks[0]) + (2 if solver.stage else len(encoded[number].steps[0]))
+        skipped = sum(label == IGNORE for label in sequence.labels[:at])
+        first, size = at - skipped, len(blocks[step])
+        assert found[kind]["plan"] == pytest.approx(sum(costs[first : first + size]) / size, rel=1e-4)
+        first += size + is_thought  # what says that it thinks is no text
+        size = len(tokenizer(texts[step])["input_ids"])
+        assert found[kind]["step"] == pytest.approx(sum(costs[first : first + size]) / size, rel=1e-4)
+
+
+def test_an_alarm_says_that_nothing_is_written_or_that_all_is_alike() -> None:
+    def row(plan: list[str], gold: list[str]) -> dict[str, Any]:
+        return {"plan": plan, "plan_gold": gold, "plan_tokens": 2 * len(plan)}
+
+    assert alarm([row(["+", "-"], ["+", "-"]), row(["+", "+"], ["-", "*"])]) is None
+    assert alarm([row([], ["+", "-"])]) == "no planning token was written"
+    alike = [row(["+", "+"], ["+", "-"]), row(["+"], ["-"])]
+    assert alarm(alike) == "plans have collapsed: 0.00 bits where the gold chain has 0.92"
+    assert alarm([row(["+"], ["+"])]) is None  # the gold plan is all alike, too
+    assert alarm([{"plan": [], "plan_gold": [], "plan_tokens": 3}]) is None  # plans without kinds
+
+
+@pytest.mark.parametrize(
+    ("text", "due"), [("<prefix_0></_0><<8/2=", "4"), ("<prefix_0></_0><<8/2=4", ">"), ("<prefix_0></_0>", None)]
+)
+def test_the_calculator_writes_results_after_planning_tokens(text: str, due: str | None) -> None:
+    _, solver, encoded = setting()
+    tokenizer, asked = solver.backbone.tokenizer, list(encoded[0].question)
+    tool, new = Calculator(Vocabulary(tokenizer)), tokenizer(text, add_special_tokens=False)["input_ids"]
+    tool(torch.tensor([asked]), torch.zeros(1, len(tokenizer)))  # where the prompt ends
+    scores = tool(torch.tensor([[*asked, *new]]), torch.zeros(1, len(tokenizer)))
+    allowed = scores[0].isfinite().nonzero()[:, 0].tolist()
+    assert len(allowed) == (1 if due else len(tokenizer))
+    assert due is None or tokenizer.decode(allowed).startswith(due)
+
+
 def test_the_gold_plan_is_written_at_the_beginning_of_lines_and_nowhere_else() -> None:
     stage, solver, encoded = setting()
     assert stage.reading is not None
     tokenizer, size = solver.backbone.tokenizer, len(solver.backbone.tokenizer)
     force = GoldPlan(["q", "p"], {p.id: p for p in encoded}, stage.reading.ids, Vocabulary(tokenizer))
     written: list[list[int]] = [[], []]
+    width = max(len(p.question) for p in encoded)
+    asked = [[tokenizer.eos_token_id] * (width - len(p.question)) + list(p.question) for p in reversed(encoded)]
     lines = [iter(tokenizer(text)["input_ids"]) for text in ("9\n### 7\n### 7\n", "1\n2\n### 7 8")]
     for _ in range(14):
-        scores = force(torch.tensor([[5, *row] for row in written]), torch.zeros(2, size))
+        scores = force(torch.tensor([[*q, *row] for q, row in zip(asked, written, strict=True)]), torch.zeros(2, size))
         for row, (kept, own) in enumerate(zip(written, lines, strict=True)):
             (allowed,) = [set(scores[row].isfinite().nonzero()[:, 0].tolist())]
             if len(allowed) == 1:
@@ -132,5 +190,7 @@ def test_an_exchange_is_held_against_the_gold_plan_on_the_same_problems() -> Non
     assert (found["n"], found["kinds"]) == (2, ["+", "-"])
     assert found["gold"]["changed"]["value"] == 0.0
     assert {found[name]["as_announced"]["n"] for name in ("gold", "exchanged", "left_out")} == {2}
+    assert set(found["forced"]) == {"+", "-"}
+    assert all(sum(each["operators"].values()) == 2 for each in found["forced"].values())
     with pytest.raises(PlanError, match=r"^task\.step=1: an exchange takes two kinds, 1 are announced there; allowed: another"):
         effects(solver, PROBLEMS, encoded, stage.reading, 1, 0)

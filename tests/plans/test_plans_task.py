@@ -39,6 +39,9 @@ def test_a_model_does_what_is_announced_for_it(tmp_path: Path) -> None:
         assert effects["exchanged"]["as_gold"]["value"] < 0.05
         assert effects["left_out"]["as_gold"]["value"] < 0.7  # a guess
         assert effects["gold"]["accuracy"]["value"] == 1.0
+        assert all(each["as_announced"]["value"] > 0.95 for each in effects["forced"].values())
+        assert sum(effects["forced"]["*"]["operators"].values()) == 60
+        assert effects["forced"]["*"]["operators"]["*"] > 57
     assert found["whole_blocks"]["well_formed"]["value"] >= found["plans"]["well_formed"]["value"]
     assert found["whole_blocks"]["accuracy"]["n"] == 60
     assert found["plans"]["well_formed"]["value"] > 0.9

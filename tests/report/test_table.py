@@ -19,7 +19,7 @@ from latent_lab.problems import DataError
 from latent_lab.report.table_rows import cells_of, floors_of, in_words, markdown, row, rule_row
 from latent_lab.report.table_runs import Group, groups, without_prefix, without_seed
 from latent_lab.run import RunConflict
-from tests.tiny import evaluate, result, train
+from tests.tiny import evaluate, result, rows, train
 
 SHORT = ("stage.epochs=[0.2]", "dataset.test_size=7")
 TRAINED = {"seconds": 100.0, "steps": 600, "parameters": 1000}
@@ -103,6 +103,7 @@ def test_a_row_is_the_mean_over_seeds() -> None:
         },
         "floors": {"majority": pytest.approx(0.02), "thoughts_removed": pytest.approx(0.3)},
         "thoughts_removed": pytest.approx(0.3),
+        "with_gold_plan": None,
         "tokens": pytest.approx(6),
         "thoughts": pytest.approx(3),
         "seconds": pytest.approx(30),
@@ -233,6 +234,13 @@ def test_runs_begun_from_checkpoints_of_their_own_seed_are_one_group(tmp_path: P
         start = make(tmp_path, f"cot-seed{seed}", "stage=cot", f"seed={seed}") / "checkpoint"
         make(tmp_path, f"then-seed{seed}", "stage=3", f"seed={seed}", f"init_from={start}")
     assert [(group.label, len(group.runs)) for group in found(tmp_path, "then-*")] == [("then", 2)]
+
+
+def test_runs_begun_from_one_checkpoint_are_one_group_whatever_its_seed(tmp_path: Path) -> None:
+    start = make(tmp_path, "cot-seed1", "stage=cot", "seed=1") / "checkpoint"
+    for seed in (1, 2, 3):
+        make(tmp_path, f"then-seed{seed}", "stage=3", f"seed={seed}", f"init_from={start}")
+    assert [(group.label, len(group.runs)) for group in found(tmp_path, "then-*")] == [("then", 3)]
 
 
 def test_a_pattern_skips_what_is_no_training_run(tmp_path: Path) -> None:
@@ -425,3 +433,32 @@ def test_overwriting_grades_again_only_what_has_changed(outputs: Path, tmp_path:
     table(outputs, *words, "overwrite=true")
     now = changed(outputs)
     assert [name for name in now if now[name] != before[name]] == ["tiny-direct-seed2/eval/limit=3/result.json"]
+
+
+def test_rows_are_held_against_one_of_them_also_with_the_gold_plan_given(tmp_path: Path) -> None:
+    for plan in ("none", "arithmetic", "general"):
+        settings = ("stage=planning", f"plan={plan}", "stage.num_prefix=1", "stage.num_special=1")
+        train(tmp_path, *settings, *SHORT, f"name=tiny-{plan}-seed1", "seed=1")
+    made = table(tmp_path, "task.runs=tiny-*", "task.against=none", "task.shortcuts=false", f"out={tmp_path / 'table'}")
+    told = {each["label"]: each["with_gold_plan"] for each in made["rows"]}
+    graded = {plan: result(tmp_path / f"tiny-{plan}-seed1" / "eval" / "default") for plan in ("none", "arithmetic", "general")}
+    assert told == {"none": None} | {plan: graded[plan]["plans"]["with_gold_plan"]["value"] for plan in ("arithmetic", "general")}
+    # Blocks that are all alike say nothing, so their gold plan is none that could be told.
+    assert [(each["label"], each["against"]) for each in made["pairs"]] == [
+        ("arithmetic", "none"),
+        ("general", "none"),
+        ("arithmetic, gold plan given", "none"),
+    ]
+    samples = rows(tmp_path / "tiny-arithmetic-seed1" / "eval" / "default" / "samples.jsonl")
+    right = sum(row["correct_with_gold_plan"] is True for row in samples)
+    assert right == round(told["arithmetic"] * len(samples))
+    written = (tmp_path / "table" / "table.md").read_text()
+    assert "| gold plan given, % |" in written.splitlines()[0]
+    assert "\n| `arithmetic, gold plan given` - `none` | " in written
+    assert "Gold plan given: its tokens are written for the same models, an oracle." in written
+
+
+def test_only_a_row_can_be_held_against(outputs: Path) -> None:
+    assert refused(outputs, "task.runs=tiny-*", "task.against=latend") == (
+        "task.against: given latend; no row is called so; allowed: direct; latent"
+    )

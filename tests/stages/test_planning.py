@@ -372,14 +372,22 @@ def test_the_plan_is_a_group_beside_the_stage() -> None:
     ):
         with pytest.raises(ConfigError, match=rf"^stage\.template: given chat; {reason}; allowed: plain$"):
             job("train", [f"stage={option}", "stage.template=chat"])
-    with pytest.raises(ConfigError, match=r"^plan\.model: given ''; who embeds the steps; allowed: a finished run"):
-        job("train", ["stage=planning", "plan=kmeans"])
+
+
+def test_only_a_clustering_plan_without_a_model_reads_another_run() -> None:
+    asked = job("train", ["stage=planning", "plan=vae", "plan.clusters=3", "stage.num_prefix=1", "seed=2", "name=mine"])
+    read = asked.config.stage.reads(asked)
+    assert read is not None
+    assert (read.slug, asked.config.plan.without) == ("stage=planning,plan=none,seed=2,stage.num_prefix=1",) * 2
+    for words in (["plan=vae", "plan.model=other"], ["plan=arithmetic"], ["plan=none"]):
+        other = job("train", ["stage=planning", *words])
+        assert other.config.stage.reads(other) is None
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": [1.0, 2.0]}, "epochs=[1.0, 2.0]: give one number, the passes in all"),
+        ({"epochs": [1.0, 2.0]}, "epochs=[1.0, 2.0]: at most one for each of stages=[0]"),
         ({"num_prefix": -1}, "num_prefix=-1: allowed are 0 and more"),
         ({"plan_weight": -1.0}, "plan_weight=-1.0: allowed are 0 and more"),
         ({"place": "end"}, "place=end: allowed are steps, front, plan_first, plan_only"),
