@@ -232,7 +232,7 @@ class LabRun:
     """Seed of the first sample."""
 
     can_begin = True
-    num_thoughts = 0
+    num_thoughts = 0  # until settled() has asked the run
 
     def __post_init__(self) -> None:
         check_least(self, {"max_new_tokens": 1, "temperature": 0, "seed": 0})
