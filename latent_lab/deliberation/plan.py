@@ -67,7 +67,9 @@ def planned(settings: Settings, backend: Backend, summariser: Backend, extractor
         )
         raise ConfigError("task.methods", sorted(asks)[0], rest)
     if (latent := [m for m in methods if m in LATENT]) and not backend.num_thoughts:
-        rest = "it has no thoughts to hand on; allowed: with run=RUN, a run that feeds its thoughts into slots, or other methods"
+        rest = (
+            "the backend has no thoughts to hand on; allowed: run=RUN of a run that feeds thoughts into slots, or other methods"
+        )
         raise ConfigError("task.methods", latent[0], rest)
     for name in ("step_usd", "chain_usd"):
         if getattr(settings, name) is not None and None in (backend.cost(1, 0, 1), summariser.cost(1, 0, 1)):

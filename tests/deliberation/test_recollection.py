@@ -62,8 +62,11 @@ def test_ones_own_thoughts_handed_on_are_a_longer_rollout(outputs: Path, kind: s
         # What was handed on is read, what is thought anew is written.
         read = [done.usage.prompt + kept for done in plain]
         assert [(done.usage.prompt, done.usage.reasoning) for done in handed] == [(prompt, SLOTS) for prompt in read]
-        held = lab.recollection.recalled([asked(QUESTIONS[0], attempts, keep=kept).memory or LatentMemory("", 0, 0)])
-        assert [tuple(vectors.shape) for vectors in held.values()] == [(kept, 32)]
+        held = lab.recollection.recalled([LatentMemory(question, attempts, kept) for question in QUESTIONS])
+        batch = collate(lab.laid(QUESTIONS, [kept] * 3), lab.solver.backbone.pad)
+        with torch.no_grad():
+            rolled = lab.solver.reasoner(batch.input_ids, batch.attention_mask, is_closed=batch.is_closed).thoughts
+        assert torch.equal(torch.stack(list(held.values())), rolled)
 
 
 def test_no_thoughts_handed_on_are_the_plain_answer(outputs: Path) -> None:
@@ -183,10 +186,14 @@ def test_as_many_thoughts_are_handed_on_as_asked(outputs: Path, tmp_path: Path) 
         (
             "text",
             ["task.methods=[thoughts]"],
-            r"^task\.methods: given thoughts; it has no thoughts to hand on; allowed: with run",
+            r"^task\.methods: given thoughts; the backend has no thoughts to hand on; allowed: ",
         ),
-        ("pause", ["task.methods=[thoughts_zeroed]"], r"^task\.methods: given thoughts_zeroed; it has no thoughts to hand on"),
-        (None, ["task.methods=[thoughts]"], r"^task\.methods: given thoughts; it has no thoughts to hand on; allowed: with run"),
+        (
+            "pause",
+            ["task.methods=[thoughts_zeroed]"],
+            r"^task\.methods: given thoughts_zeroed; the backend has no thoughts to hand on",
+        ),
+        (None, ["task.methods=[thoughts]"], r"^task\.methods: given thoughts; the backend has no thoughts to hand on; allowed: "),
         ("all", ["task.problems=1"], r"^task\.methods: given thoughts_another; with one problem there is no other; allowed: two"),
         ("all", ["task.thoughts=0"], r"^task\.thoughts: given 0; allowed: 1 and more$"),
     ],
