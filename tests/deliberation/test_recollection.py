@@ -173,7 +173,11 @@ def test_the_default_of_a_run_that_thinks_hands_thoughts_on_beside_its_control(o
 
 def test_as_many_thoughts_are_handed_on_as_asked(outputs: Path, tmp_path: Path) -> None:
     few = ("task.methods=[thoughts,thoughts_zeroed]", "task.thoughts=3", "task.problems=1", "task.chains=1", "task.samples=1")
-    evaluate(outputs / "all", *SMALL, *few, f"out={tmp_path / 'o'}")
+    found = evaluate(outputs / "all", *SMALL, *few, "task.stop=no_change", f"out={tmp_path / 'o'}")
+    assert {method: found["stops"][method] for method in ("thoughts", "thoughts_zeroed")} == {
+        "thoughts": {"fixed": 1},  # no text is handed on, so none stays the same
+        "thoughts_zeroed": {"fixed": 1},
+    }
     again = [row for row in rows(tmp_path / "o" / "samples.jsonl") if row["method"] == "thoughts_zeroed"]
     assert [row["prompt_tokens"] - again[0]["prompt_tokens"] for row in again] == [0, 2, 3]
     held = {(row["method"], row["memory"]["is_zeroed"]) for row in rows(tmp_path / "o" / "calls.jsonl") if "memory" in row}
