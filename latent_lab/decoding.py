@@ -1,14 +1,22 @@
-"""Greedy decoding by the backbone's own ``generate``, a few tokens at a time: rows that have ended cost nothing from then on.
+"""Greedy decoding by the backbone's own ``generate``, with nothing read or run twice that need not be.
 
 A batch decodes for as long as its longest answer. Where answers are unequally long most of that work is for rows that have
-long ended; between two spans of tokens these are taken out of the cache.
+long ended; between two spans of tokens these are taken out of the cache. A prompt that is continued many times is read once, and
+a run of the latent loop can be stopped and go on more than once.
 """
 
+import copy
+import inspect
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
+
+if TYPE_CHECKING:
+    from latent_lab.passes import Passes
 
 ROW_BY_ROW = {"do_sample", "position_ids", "inputs_embeds", "logits_processor"}
 """Options of ``generate`` under which what a row writes depends on neither the other rows nor on where decoding began."""
@@ -76,3 +84,58 @@ def in_spans(
         if position_ids is not None:
             more = torch.arange(1, new.shape[1] + 1, device=ids.device)
             position_ids = torch.cat([position_ids[going], position_ids[going][:, -1:] + more], dim=1)
+
+
+def reads_once(model: Any) -> bool:
+    """Whether :func:`continued` can read a prompt once for all its rows: not where the model makes a cache of its own kind."""
+    return not model._is_stateful and model.generation_config.cache_implementation is None
+
+
+@torch.no_grad()
+def continued(model: Any, ids: Tensor, mask: Tensor, rows: Tensor, **options: Any) -> Tensor:
+    """Continue the prompts ``ids [P, C]``, padded on their left, each as often as its number stands in ``rows [B]``.
+
+    Each is read once if :func:`reads_once`; ``options`` as in :func:`in_spans`. New tokens ``[B, at most max_new_tokens]``.
+    """
+    cache = None
+    if ids.shape[1] > 1 and reads_once(model):
+        cache = DynamicCache(config=model.config)
+        positions = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)[:, :-1]}
+        known = inspect.signature(model.base_model.forward).parameters
+        given = {name: value for name, value in positions.items() if name in known}
+        model.base_model(ids[:, :-1], attention_mask=mask[:, :-1], past_key_values=cache, use_cache=True, **given)
+        cache.batch_select_indices(rows)
+    # One span: what a model's own settings say of the beginning of a text must hold there alone.
+    return in_spans(model.generate, ids[rows], mask[rows], cache, span=options["max_new_tokens"], **options)
+
+
+@dataclass
+class Paused:
+    """A run stopped between two passes, from which :meth:`LatentReasoner.generate` can go on more than once."""
+
+    cut: "Passes"
+    is_closed: Tensor | None
+    done: int
+    """Passes done."""
+    cache: DynamicCache
+    fed: list[Tensor]
+    taken_BD: Tensor | None
+    """The state that the next thought is made of."""
+    current_BD: Tensor | None
+
+    def rows(self, index: Tensor) -> "Paused":
+        """The same for the rows ``index``, in that order; a row may occur more than once."""
+        cache = copied(self.cache)
+        for layer in cache.layers:
+            layer.keys, layer.values = layer.keys[index], layer.values[index]
+        taken_BD, current_BD, is_closed = (
+            None if t is None else t[index] for t in (self.taken_BD, self.current_BD, self.is_closed)
+        )
+        return Paused(self.cut.rows(index), is_closed, self.done, cache, [t[index] for t in self.fed], taken_BD, current_BD)
+
+
+def copied(cache: DynamicCache) -> DynamicCache:
+    """A cache that can grow by itself; keys and values so far are shared, as growing never changes them in place."""
+    made = copy.copy(cache)
+    made.layers = [copy.copy(layer) for layer in cache.layers]
+    return made

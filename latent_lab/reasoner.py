@@ -19,17 +19,16 @@ Shape suffixes: B batch, T input columns, W columns of one pass, C columns of al
 N labelled tokens, V vocabulary.
 """
 
-import copy
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from latent_lab.decoding import in_spans, may_be_cut
+from latent_lab.decoding import Paused, copied, in_spans, may_be_cut
 from latent_lab.edits import CacheEdit, Edits, ResidualEdit, Slots, ThoughtEdit, edited_blocks
 from latent_lab.feedback import Feedback, UnsupportedModel, blocks_of, final_norm, scaled
 from latent_lab.gathering import gathering
@@ -157,13 +156,15 @@ class LatentReasoner(nn.Module):
         edit_cache: CacheEdit | None = None,
         edit_residual: ResidualEdit | None = None,
         is_closed: Tensor | None = None,
+        rows: Tensor | None = None,
         **options: Any,
     ) -> Tensor:
         """Think through the prompt's slots, then decode with the backbone's own ``generate`` over the filled cache.
 
         ``options`` go to ``generate`` as they are (sampling, beams, streamers, stopping); the default is greedy. The edits
         and ``is_closed`` as in :meth:`forward`; in place of prompts, a run of theirs that was paused (:meth:`pause`) before the
-        first edit. Returns only the new tokens, ``[batch * num_return_sequences, at most max_new_tokens]``.
+        first edit. ``rows [samples]`` are the prompts to go on from, each as often as its number stands there: all are thought
+        through once. Returns only the new tokens, ``[batch or samples * num_return_sequences, at most max_new_tokens]``.
         """
         edits, start = Edits(edit, edit_cache, edit_residual), None
         if isinstance(input_ids, Paused):
@@ -174,6 +175,8 @@ class LatentReasoner(nn.Module):
         if (edit_cache or edit_residual) and not bool((cut.masks[-1][:, -1] & ~cut.is_slot[-1][:, -1]).all()):
             raise ValueError("edit_cache, edit_residual: some row ends in its last slot; end every prompt with the end marker")
         rollout.run(hold_back=True, start=start)
+        if rows is not None:
+            cut, is_closed = rollout.only(rows)
         ids, mask = cut.compact(pad_token_id if pad_token_id is not None else 0)
         options = {"do_sample": False, **options}
         if is_closed is not None and bool(is_closed.any()):
@@ -209,38 +212,6 @@ class LatentReasoner(nn.Module):
         """How many rows (beams or samples) ``generate`` will make of each."""
         config = options.get("generation_config") or self.model.generation_config
         return max(options.get(name) or getattr(config, name, None) or 1 for name in ("num_beams", "num_return_sequences"))
-
-
-@dataclass
-class Paused:
-    """A run stopped between two passes, from which :meth:`LatentReasoner.generate` can go on more than once."""
-
-    cut: Passes
-    is_closed: Tensor | None
-    done: int
-    """Passes done."""
-    cache: DynamicCache
-    fed: list[Tensor]
-    taken_BD: Tensor | None
-    """The state that the next thought is made of."""
-    current_BD: Tensor | None
-
-    def rows(self, index: Tensor) -> "Paused":
-        """The same for the rows ``index``, in that order; a row may occur more than once."""
-        cache = copied(self.cache)
-        for layer in cache.layers:
-            layer.keys, layer.values = layer.keys[index], layer.values[index]
-        taken_BD, current_BD, is_closed = (
-            None if t is None else t[index] for t in (self.taken_BD, self.current_BD, self.is_closed)
-        )
-        return Paused(self.cut.rows(index), is_closed, self.done, cache, [t[index] for t in self.fed], taken_BD, current_BD)
-
-
-def copied(cache: DynamicCache) -> DynamicCache:
-    """A cache that can grow by itself; keys and values so far are shared, as growing never changes them in place."""
-    made = copy.copy(cache)
-    made.layers = [copy.copy(layer) for layer in cache.layers]
-    return made
 
 
 class Rollout:
@@ -372,6 +343,13 @@ class Rollout:
         columns = torch.arange(mask_BC.shape[1], device=mask_BC.device)
         always = (columns >= sum(self.cut.widths[:-1])) | (columns < self.cut.lead)
         return mask_BC & (slots_BC | always | ~self.is_closed[:, None])
+
+    def only(self, rows: Tensor) -> tuple[Passes, Tensor | None]:
+        """Go on from these rows, each as often as it stands there; what the batch is then."""
+        self.cut, self.held_BD, self.is_slot_BC = self.cut.rows(rows), self.held_BD[rows], self.is_slot_BC[rows]
+        self.is_closed = None if self.is_closed is None else self.is_closed[rows]
+        self.cache.batch_select_indices(rows)
+        return self.cut, self.is_closed
 
     def _think(self, slot: int, state_BD: Tensor) -> tuple[Tensor, Tensor]:
         """The thought that a state becomes, in float32 at least, and the rows ``[B]`` that have this slot."""

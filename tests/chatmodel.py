@@ -47,3 +47,23 @@ def save_chat_model(
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def save_rambling_model(folder: Path, answers: tuple[str, ...]) -> Path:
+    """Write a greedy model that rambles: after any prompt a few words, answers and ends of thinking, others after each prompt."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    phrases = (" so", " then", " but", " wait", "</think>", *answers)
+    tokenizer = AutoTokenizer.from_pretrained(save_chat_model(folder, phrases))
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    torch.manual_seed(2)
+    for weights in model.parameters():
+        if weights.dim() > 1:
+            weights.data.normal_(0, 0.3)
+    known = {0, *(tokenizer.convert_tokens_to_ids(text) for text in phrases)}
+    for token in known:
+        model.lm_head.weight.data[token].normal_()
+    model.generation_config.suppress_tokens = sorted(set(range(len(tokenizer))) - known)
+    model.save_pretrained(folder)
+    return folder

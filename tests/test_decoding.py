@@ -10,6 +10,7 @@ from torch import Tensor
 from latent_lab import LatentReasoner
 from latent_lab.calls.sampling import Drawn
 from latent_lab.decoding import in_spans
+from latent_lab.loop import Loop
 
 
 class Counted:
@@ -128,3 +129,30 @@ def test_each_row_draws_the_same_alone_and_beside_rows_that_end() -> None:
                 torch.tensor([row]), None, **free, eos_token_id=eos, logits_processor=[Drawn([number], 1.5)]
             )[0].tolist()
             assert new[number][: len(alone)] == alone
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("loop", [Loop(), Loop(rounds=2), Loop(feeds="tokens"), Loop(alone=True)], ids=str)
+def test_prompts_continued_many_times_are_thought_through_once(family: str, loop: Loop) -> None:
+    reasoner = LatentReasoner(build(family), TOKENS, loop)
+    ids, mask = padded([row for row in ROWS if row[-1] != TOKENS.latent], "left")
+    rows = torch.tensor([1, 0, 1, 1, 2, 0])
+    closed = torch.arange(len(ids)) % 2 == 0 if loop.alone else None
+    widths: list[int] = []
+    handle = reasoner.model.get_input_embeddings().register_forward_hook(lambda _, given, out: widths.append(len(given[0])))
+    options: dict[str, Any] = {"max_new_tokens": 6, "eos_token_id": 23, "pad_token_id": PAD}
+    once = reasoner.generate(ids, mask, rows=rows, is_closed=closed, **options)
+    handle.remove()
+    assert widths[0] == len(ids)  # all passes up to the last column
+    assert set(widths[1:]) <= set(range(1, len(rows) + 1))
+    each = reasoner.generate(ids[rows], mask[rows], is_closed=None if closed is None else closed[rows], **options)
+    assert once.tolist() == each.tolist()
+
+
+def test_prompts_that_end_in_a_slot_are_continued_many_times() -> None:
+    reasoner = LatentReasoner(build(), TOKENS)
+    ids, mask = padded([[1, 2, TOKENS.latent], [4, TOKENS.latent, TOKENS.latent]], "left")
+    options: dict[str, Any] = {"max_new_tokens": 4, "eos_token_id": 23, "pad_token_id": PAD}
+    once = reasoner.generate(ids, mask, rows=torch.tensor([1, 1, 0]), **options).tolist()
+    first, second = reasoner.generate(ids, mask, **options).tolist()
+    assert once == [second, second, first]

@@ -48,6 +48,20 @@ class BudgetSpent(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class LatentMemory:
+    """Thoughts that a run of this laboratory is to think on from: named, not held, as the same question makes the same ones."""
+
+    question: str
+    """Whose thoughts they are."""
+    attempts: int
+    """How many attempts, each thinking on from the one before, had been made of it."""
+    keep: int
+    """The last so many, or all where there are fewer."""
+    is_zeroed: bool = False
+    """Whether zeros stand in their place."""
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """A conversation to be continued, and the number of the sample: the same request with another number is asked anew."""
 
@@ -57,6 +71,8 @@ class Request:
     """What the reply begins with; the model goes on from there, and the completion holds only what it added."""
     max_tokens: int | None = None
     """Longest answer in tokens; None takes the server's setting."""
+    memory: LatentMemory | None = None
+    """Thoughts that fill the first slots; no server can be given any."""
     about: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """What the call is for, as columns of its row; no part of what is asked."""
 
@@ -77,6 +93,8 @@ class Completion:
     """Why there is no answer."""
     is_cached: bool = False
     """Whether it was answered by the ledger, without a call."""
+    prefilled: int | None = field(default=None, compare=False)
+    """Tokens of its prompt that a model in this process read for it: none where another of its batch has the same prompt."""
 
 
 class Client:

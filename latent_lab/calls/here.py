@@ -1,6 +1,6 @@
 """Calls of a model in this process: rows of the same ledger, so that what is answered is never computed again, either."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -24,15 +24,15 @@ class Here:
     def key(self, request: Request) -> str:
         """SHA-256 over all that decides an answer."""
         asked = [list(map(dict, request.messages)), request.prefix, request.max_tokens, request.sample]
-        return digest([dict(self.identity), *asked])
+        return digest([dict(self.identity), *asked, *([asdict(request.memory)] if request.memory else [])])
 
     def complete(self, requests: Sequence[Request], advance: Callable[[int], None] = lambda count: None) -> list[Completion]:
         """Answer requests, in their order; equal ones, and those the ledger knows, are not computed again."""
         keys = [self.key(request) for request in requests]
         missing = {key: each for key, each in zip(keys, requests, strict=True) if self.ledger.answered(key) is None}
         new: dict[str, dict[str, Any]] = {}
-        # Alike in length stand together: the longest of a batch decides what it costs.
-        order = sorted(missing, key=lambda key: (missing[key].max_tokens or 0, sum(map(len, texts(missing[key]))), key))
+        # Alike in length stand together: the longest of a batch decides what it costs. So do equal prompts, to be read once.
+        order = sorted(missing, key=lambda key: (missing[key].max_tokens or 0, *place(missing[key]), key))
         for start in range(0, len(order), self.batch_size):
             part = order[start : start + self.batch_size]
             started = moment()
@@ -49,11 +49,13 @@ class Here:
             "model": self.identity["model"],
             "prompt_sha": digest([*map(dict, request.messages), *([request.prefix] if request.prefix else [])]),
             "sample": request.sample,
+            **({"memory": asdict(request.memory)} if request.memory else {}),
             "error": done.error,
             "text": done.text,
             "reasoning": done.reasoning,
             "finish_reason": done.finish_reason,
             "tokens": asdict(done.usage),
+            "prefilled": done.prefilled,
             "is_estimate": False,
             "cost_usd": 0.0,
             **request.about,
@@ -62,6 +64,16 @@ class Here:
         }
 
 
-def texts(request: Request) -> list[str]:
-    """All that is given to the model."""
-    return [*(message["content"] for message in request.messages), request.prefix]
+def place(request: Request) -> tuple[int, str]:
+    """Where a request stands among others: by the length of all that is given to the model, then by all of it."""
+    texts = [*(message["content"] for message in request.messages), request.prefix]
+    return sum(map(len, texts)), repr((texts, request.memory))
+
+
+def numbered(prompts: Sequence[Hashable]) -> tuple[list[int], list[int]]:
+    """The places of different prompts, and for each prompt the number of its kind: what is to be read, and how often."""
+    first: dict[Hashable, int] = {}
+    for prompt in prompts:
+        first.setdefault(prompt, len(first))
+    kinds = [first[prompt] for prompt in prompts]
+    return [kinds.index(kind) for kind in range(len(first))], kinds

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from latent_lab.backbone import ModelError, no_bars
 from latent_lab.calls.client import Completion, Message, Request
+from latent_lab.calls.here import numbered
 from latent_lab.calls.reply import Usage
 from latent_lab.calls.wire import paragraphs
 from latent_lab.progress import progress
@@ -76,6 +77,8 @@ class Chat:
         advance: Callable[[int], None] = lambda count: None,
     ) -> list[Completion]:
         """The same for requests, each with its own ``max_tokens`` where it names one and the seed ``seed + sample``."""
+        from latent_lab.decoding import reads_once
+
         has_template = self.tokenizer.chat_template is not None  # which writes the special tokens itself
         texts = [self.prompt(request.messages) + request.prefix for request in requests]
         ids = [self.tokenizer(text, add_special_tokens=not has_template)["input_ids"] for text in texts]
@@ -85,41 +88,54 @@ class Chat:
         fitting = sorted((i for i in range(len(ids)) if i not in done), key=lambda i: (limits[i], len(ids[i]), i))
         for part in parts(fitting, ids, limits, batch_size, room):
             seeds = [seed_of(seed + requests[i].sample, ids[i]) for i in part]
-            written = self._continue([ids[i] for i in part], max(limits[i] for i in part), temperature, seeds)
-            done |= {i: self._completion(ids[i], new[: limits[i]]) for i, new in zip(part, written, strict=True)}
+            places, kinds = numbered([tuple(ids[i]) for i in part] if reads_once(self.model) else part)
+            prompts = [ids[part[place]] for place in places]
+            written = self._continue(prompts, kinds, max(limits[i] for i in part), temperature, seeds)
+            for place, (i, new) in enumerate(zip(part, written, strict=True)):
+                done[i] = self._completion(ids[i], new[: limits[i]], is_read=place in places)
             advance(len(part))
         return [done[i] for i in range(len(ids))]
 
-    def _continue(self, rows: Sequence[list[int]], max_tokens: int, temperature: float, seeds: Sequence[int]) -> list[list[int]]:
-        """Continue one batch of token ids, padded on the left; the new ids."""
+    def _continue(
+        self, prompts: Sequence[list[int]], rows: Sequence[int], max_tokens: int, temperature: float, seeds: Sequence[int]
+    ) -> list[list[int]]:
+        """Continue the prompts whose numbers are ``rows``, padded on the left; each is read once. The new ids."""
         import torch
 
         from latent_lab.calls.sampling import Drawn
+        from latent_lab.decoding import continued
 
-        eos, longest = self.tokenizer.eos_token_id, max(map(len, rows))
-        input_ids = torch.tensor([[eos] * (longest - len(row)) + row for row in rows], device=self.model.device)
-        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=self.model.device)
+        eos, longest, device = self.tokenizer.eos_token_id, max(map(len, prompts)), self.model.device
+        input_ids = torch.tensor([[eos] * (longest - len(row)) + row for row in prompts], device=device)
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=device)
         greedy: dict[str, Any] = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
-        with torch.no_grad():
-            out = self.model.generate(
-                input_ids=input_ids,
-                attention_mask=mask,
-                max_new_tokens=max_tokens,
-                pad_token_id=eos,
-                **greedy,
-                **({"logits_processor": [Drawn(seeds, temperature)]} if temperature else {}),
-            )
-        new: list[list[int]] = out[:, longest:].tolist()
+        sampled = {"logits_processor": [Drawn(seeds, temperature)]} if temperature else {}
+        new: list[list[int]] = continued(
+            self.model,
+            input_ids,
+            mask,
+            torch.tensor(rows, device=device),
+            max_new_tokens=max_tokens,
+            eos_token_id=sorted(self._ends),
+            pad_token_id=eos,
+            **greedy,
+            **sampled,
+        ).tolist()
         return new
 
-    def _completion(self, prompt: Sequence[int], new: Sequence[int]) -> Completion:
-        """What new ids say, up to the first that ends the text."""
+    @property
+    def _ends(self) -> set[int]:
+        """The tokens that end a text."""
         stops = self.model.generation_config.eos_token_id
-        ends = {self.tokenizer.eos_token_id, *(stops if isinstance(stops, list) else [] if stops is None else [stops])}
-        end = next((place for place, token in enumerate(new) if token in ends), None)
+        return {self.tokenizer.eos_token_id, *(stops if isinstance(stops, list) else [] if stops is None else [stops])}
+
+    def _completion(self, prompt: Sequence[int], new: Sequence[int], *, is_read: bool) -> Completion:
+        """What new ids say, up to the first that ends the text."""
+        end = next((place for place, token in enumerate(new) if token in self._ends), None)
         text = self.tokenizer.decode(new[:end], skip_special_tokens=True)
         usage = Usage(len(prompt), 0, len(new) if end is None else end + 1, 0)
-        return Completion(text, None, "length" if end is None else "stop", usage)
+        reason = "length" if end is None else "stop"
+        return Completion(text, None, reason, usage, prefilled=len(prompt) if is_read else 0)
 
 
 def parts(order: Sequence[int], ids: Sequence[Sequence[int]], limits: Sequence[int], size: int, room: int) -> Iterator[list[int]]:

@@ -15,6 +15,7 @@ from latent_lab.calls.server import Server
 from latent_lab.calls.wire import PREFILLS, ChatWire, TextWire, Wire, paragraphs
 from latent_lab.config import ConfigError, EvalConfig
 from latent_lab.deliberation.texts import Spans, tokens_of, words
+from latent_lab.loop import Loop
 from latent_lab.problems import fingerprint
 
 if TYPE_CHECKING:
@@ -72,6 +73,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def num_thoughts(self) -> int:
+        """Thoughts of one attempt, which can be handed on; 0: it has none."""
+        ...
+
+    @property
     def suits(self) -> Suits:
         """What suits it."""
         ...
@@ -110,6 +116,8 @@ class Remote(Server):
     tokenizer: str | None = None
     """A tokenizer, by its folder or its name on the hub: it counts the tokens that strategies keep, and for ``completions`` its
     chat template makes the text. null: words are counted, and the text is the messages in paragraphs."""
+
+    num_thoughts = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -163,6 +171,7 @@ class Local(LocalModel):
     temperature: float = 0.6
 
     can_begin = True
+    num_thoughts = 0
 
     @property
     def suits(self) -> Suits:
@@ -223,27 +232,32 @@ class LabRun:
     """Seed of the first sample."""
 
     can_begin = True
+    num_thoughts = 0  # until settled() has asked the run
 
     def __post_init__(self) -> None:
         check_least(self, {"max_new_tokens": 1, "temperature": 0, "seed": 0})
 
     def settled(self, config: EvalConfig) -> "LabRun":
-        """The same with its longest answer taken from the run."""
+        """The same with what only the run itself says: its longest answer, and how often it thinks."""
         from latent_lab.checkpoint import INFO, Info
         from latent_lab.grading.session import CHECKPOINT
 
         info = Info(**json.loads((config.run_folder / CHECKPOINT / INFO).read_text(encoding="utf-8")))
-        return replace(self, max_new_tokens=self.max_new_tokens or info.max_new_tokens)
+        loop = Loop.stored(info.loop)
+        made = replace(self, max_new_tokens=self.max_new_tokens or info.max_new_tokens)
+        made.num_thoughts = info.num_slots if loop.feeds == "thoughts" else 0
+        return made
 
     @property
     def max_tokens(self) -> int:
-        """Longest answer in tokens."""
-        return self.max_new_tokens or 0
+        """Longest answer in tokens; a thought counts as one."""
+        return (self.max_new_tokens or 0) + self.num_thoughts
 
     @property
     def suits(self) -> Suits:
-        """A model that writes its steps below the question, and the answer after a mark."""
-        return Suits(("first_k",), "reply", "###", (), "plain_v1")
+        """A model that writes its steps below the question, and the answer after a mark; if it thinks, also before."""
+        methods = ("first_k", "thoughts", "thoughts_another") if self.num_thoughts else ("first_k",)
+        return Suits(methods, "reply", "###", (), "plain_v1")
 
     def check_ready(self, config: EvalConfig) -> None:
         """The run."""

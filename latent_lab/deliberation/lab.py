@@ -9,17 +9,23 @@ import torch
 from latent_lab.backbone import ModelError
 from latent_lab.batching import collate
 from latent_lab.calls.client import Completion, Request
+from latent_lab.calls.here import numbered
 from latent_lab.calls.local import no_room, parts, seed_of
 from latent_lab.calls.reply import Usage
 from latent_lab.calls.sampling import Drawn
 from latent_lab.config import EvalConfig
+from latent_lab.deliberation.recollection import Recollection
 from latent_lab.grading.evaluate import Solver
 from latent_lab.grading.session import solver_of, trained_config
 from latent_lab.grading.task import Answers
 from latent_lab.problems import Problem
+from latent_lab.reasoner import ThoughtEdit
 from latent_lab.run import accelerator
 from latent_lab.sequences import IGNORE, Role
 from latent_lab.sequences import Sequence as Laid
+
+UNTHOUGHT = Completion("", None, "length", Usage(0, 0, 0, 0))
+"""What becomes of a request that leaves no token beside the thoughts."""
 
 
 @dataclass
@@ -32,35 +38,56 @@ class Lab:
     temperature: float
     seed: int
     max_tokens: int
+    """Longest answer in tokens; each thought counts as one."""
+
+    def __post_init__(self) -> None:
+        self.recollection = Recollection(self.solver, self.laid)
+
+    @property
+    def num_thoughts(self) -> int:
+        """Thoughts of one attempt: one after another, each costs what a token costs, so each counts as one that is written."""
+        return self.solver.num_slots if self.solver.reasoner.loop.feeds == "thoughts" else 0
 
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer requests, whose last message is the question; a limit ends where the model's positions do."""
         prompts = self.prompts(requests)
         ids = [list(prompt.ids) for prompt in prompts]
         room = self.solver.room
-        limits = [min(each.max_tokens or self.max_tokens, room - len(row)) for each, row in zip(requests, ids, strict=True)]
-        done = {i: no_room(len(ids[i]), room - 1) for i, limit in enumerate(limits) if limit < 1}
+        asked = [(each.max_tokens or self.max_tokens) - self.num_thoughts for each in requests]
+        limits = [min(limit, room - len(row)) for limit, row in zip(asked, ids, strict=True)]
+        done = {i: UNTHOUGHT if asked[i] < 1 else no_room(len(ids[i]), room - 1) for i, limit in enumerate(limits) if limit < 1}
         fitting = sorted((i for i in range(len(ids)) if i not in done), key=lambda i: (limits[i], len(ids[i]), i))
         for part in parts(fitting, ids, limits, len(requests), room):
             seeds = [seed_of(self.seed + requests[i].sample, ids[i]) for i in part]
-            new = self._continue([prompts[i] for i in part], max(limits[i] for i in part), seeds)
-            done |= {i: self._completion(len(ids[i]), row[: limits[i]]) for i, row in zip(part, new, strict=True)}
+            places, kinds = numbered([(prompts[i].ids, requests[i].memory) for i in part])
+            read = [part[place] for place in places]
+            edit = self.recollection.edit([requests[i].memory for i in read])
+            new = self._continue([prompts[i] for i in read], kinds, max(limits[i] for i in part), seeds, edit)
+            for i, row in zip(part, new, strict=True):
+                done[i] = self._completion(len(ids[i]), row[: limits[i]], is_read=i in read)
         return [done[i] for i in range(len(ids))]
 
     def prompts(self, requests: Sequence[Request]) -> list[Laid]:
         """Each question laid out as the stage does, and what the reply begins with after it."""
-        tokenizer, tokens = self.solver.backbone.tokenizer, self.solver.backbone.tokens
-        problems = [Problem(str(i), each.messages[-1]["content"], (), "") for i, each in enumerate(requests)]
-        laid = [
-            self.stage.prompt(each, tokens, self.solver.stage, self.solver.num_slots)
-            for each in self.stage.encode(problems, tokenizer)
-        ]
+        slots = [self.recollection.num_kept(each.memory) + self.solver.num_slots for each in requests]
+        laid = self.laid([each.messages[-1]["content"] for each in requests], slots)
         begun = [each.prefix for each in requests]
-        more = tokenizer(begun, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        more = self.solver.backbone.tokenizer(begun, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return [with_begun(prompt, ids) for prompt, ids in zip(laid, more, strict=True)]
 
+    def laid(self, questions: Sequence[str], slots: Sequence[int]) -> list[Laid]:
+        """Questions laid out, each with so many slots."""
+        backbone = self.solver.backbone
+        encoded = self.stage.encode([Problem(str(i), text, (), "") for i, text in enumerate(questions)], backbone.tokenizer)
+        return [
+            self.stage.prompt(each, backbone.tokens, self.solver.stage, count) for each, count in zip(encoded, slots, strict=True)
+        ]
+
     @torch.no_grad()
-    def _continue(self, prompts: Sequence[Laid], max_tokens: int, seeds: Sequence[int]) -> list[list[int]]:
+    def _continue(
+        self, prompts: Sequence[Laid], rows: Sequence[int], max_tokens: int, seeds: Sequence[int], edit: ThoughtEdit | None
+    ) -> list[list[int]]:
+        """Continue the prompts whose numbers are ``rows``; each is read and thought through once. The new ids."""
         backbone, reasoner = self.solver.backbone, self.solver.reasoner
         batch = collate(prompts, backbone.pad).to(reasoner.device)
         sampled: dict[str, Any] = (
@@ -73,16 +100,21 @@ class Lab:
             eos_token_id=[backbone.tokenizer.eos_token_id],
             pad_token_id=backbone.pad,
             is_closed=batch.is_closed,
+            edit=edit,
+            rows=torch.tensor(rows, device=reasoner.device),
             **sampled,
         ).tolist()
         return new
 
-    def _completion(self, prompt: int, new: list[int]) -> Completion:
+    def _completion(self, prompt: int, new: list[int], *, is_read: bool) -> Completion:
+        """What new ids say; what was thought anew is no part of the prompt, but of what was written."""
         eos = self.solver.backbone.tokenizer.eos_token_id
         stopped = eos in new
         written = new[: new.index(eos)] if stopped else new
         text = str(self.solver.backbone.tokenizer.decode(written))
-        return Completion(text, None, "stop" if stopped else "length", Usage(prompt, 0, len(written) + stopped, 0))
+        thought = self.num_thoughts
+        usage = Usage(prompt - thought, 0, thought + len(written) + stopped, thought)
+        return Completion(text, None, "stop" if stopped else "length", usage, prefilled=prompt if is_read else 0)
 
 
 def with_begun(prompt: Laid, ids: Sequence[int]) -> Laid:

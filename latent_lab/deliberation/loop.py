@@ -9,11 +9,11 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from latent_lab.calls.client import AROUND_A_MESSAGE, Completion, Request, num_bytes
+from latent_lab.calls.client import AROUND_A_MESSAGE, Completion, LatentMemory, Request, num_bytes
 from latent_lab.deliberation.backends import Backend, Caller
 from latent_lab.deliberation.handing import Note, noted
 from latent_lab.deliberation.plan import Plan
-from latent_lab.deliberation.settings import BEGINNING, SAMPLES
+from latent_lab.deliberation.settings import BEGINNING, LATENT, SAMPLES
 from latent_lab.deliberation.texts import Spans, last, trace
 from latent_lab.problems import Problem
 from latent_lab.progress import progress
@@ -64,6 +64,8 @@ class ChainState:
     method: str
     problem: Problem
     number: int
+    donor: Problem
+    """Whose thoughts a control hands on."""
     spent: Spent = field(default_factory=Spent)
     notes: list[str] = field(default_factory=list)
     iteration: int = 0
@@ -78,6 +80,16 @@ class ChainState:
     def sample(self) -> int:
         """Number of the sample: another one for each chain and iteration."""
         return STRIDE * self.number + self.iteration
+
+    @property
+    def memory(self) -> LatentMemory | None:
+        """The thoughts that the attempt under way is handed; they depend on no text, so a chain can go on anywhere."""
+        if self.method not in LATENT or not self.iteration:
+            return None
+        whose = self.donor if self.method == "thoughts_another" else self.problem
+        asked = self.plan.reason.filled({"question": whose.question})
+        keep = self.plan.settings.thoughts or self.plan.backend.num_thoughts
+        return LatentMemory(asked, self.iteration, keep, self.method == "thoughts_zeroed")
 
     def room(self, backend: Backend, step: Spent, step_tokens: int, step_usd: float | None, asked: Request) -> int:
         """Tokens that the next call may write within all budgets; below 1: none."""
@@ -99,7 +111,7 @@ def asking(
     """Ask until the text ends by itself or a budget ends it; where it is cut off, it is continued if it can be."""
     written = Written(begun)
     while True:
-        bare = Request(({"role": "user", "content": prompt},), state.sample, written.text)
+        bare = Request(({"role": "user", "content": prompt},), state.sample, written.text, memory=state.memory)
         room = state.room(backend, written.spent, tokens, usd, bare)
         if room < 1:
             written.finish_reason = LENGTH if written.calls and written.spent.completion >= tokens else "budget"
@@ -119,9 +131,9 @@ def asking(
             return written
 
 
-def chain(plan: Plan, spans: Spans, method: str, problem: Problem, number: int) -> Talk:
+def chain(plan: Plan, spans: Spans, method: str, problem: Problem, number: int, donor: Problem) -> Talk:
     """Think about a problem again and again; returns a row for each iteration, carried on where the chain ended before."""
-    state, settings = ChainState(plan, spans, method, problem, number), plan.settings
+    state, settings = ChainState(plan, spans, method, problem, number, donor), plan.settings
     rows: list[Row] = []
     prompt, begun = plan.reason.filled({"question": problem.question}), ""
     for k in range(1 if method == SAMPLES else settings.iterations + 1):
@@ -149,6 +161,8 @@ def chain(plan: Plan, spans: Spans, method: str, problem: Problem, number: int) 
 def handed_on(state: ChainState, rows: Sequence[Row], written: Written) -> Talk:
     """What the next iteration is given."""
     plan, method = state.plan, state.method
+    if method in LATENT:
+        return Note("")
     if method == "longer":
         return Note(written.text)
     if method == "wait":
@@ -249,7 +263,8 @@ def stuck(state: ChainState, note: Note) -> str | None:
         return "error"
     if note.is_budget:
         return "budget"
-    if state.plan.settings.stop == "no_change" and state.notes and note.text == state.notes[-1]:
+    is_text = state.method not in LATENT
+    if state.plan.settings.stop == "no_change" and is_text and state.notes and note.text == state.notes[-1]:
         return "no_change"
     return None
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from latent_lab.config import ConfigError
 from latent_lab.deliberation.backends import Backend
 from latent_lab.deliberation.prompts import Prompt, load_prompt
-from latent_lab.deliberation.settings import ASKING, BEGINNING, Settings
+from latent_lab.deliberation.settings import ASKING, BEGINNING, LATENT, Settings
 from latent_lab.deliberation.texts import Spans
 from latent_lab.grading.answers import Equivalence, Grading
 
@@ -66,6 +66,11 @@ def planned(settings: Settings, backend: Backend, summariser: Backend, extractor
             "a run of this laboratory writes no summaries; allowed: with a summariser=, or first_k, last_k, random_k, tail, wait"
         )
         raise ConfigError("task.methods", sorted(asks)[0], rest)
+    if (latent := [m for m in methods if m in LATENT]) and not backend.num_thoughts:
+        rest = (
+            "the backend has no thoughts to hand on; allowed: run=RUN of a run that feeds thoughts into slots, or other methods"
+        )
+        raise ConfigError("task.methods", latent[0], rest)
     for name in ("step_usd", "chain_usd"):
         if getattr(settings, name) is not None and None in (backend.cost(1, 0, 1), summariser.cost(1, 0, 1)):
             rest = "money is counted only with prices; allowed: with price_input and price_output of backend and summariser"

@@ -19,10 +19,15 @@ METHODS = {
     "tail": "the next reply begins with the last k tokens of the trace",
     "wait": "the trace goes on after a word such as Wait, in the same context",
     "longer": "a trace that was cut off goes on, in the same context",
+    "thoughts": "the last thoughts of a latent run fill the first slots of its next attempt, which thinks on from them",
+    "thoughts_zeroed": "a control of thoughts: zeros in their place",
+    "thoughts_another": "a control of thoughts: another problem's in their place",
 }
 """Ways to think again, and what is handed on from one iteration to the next."""
 ASKING = frozenset({"whole", "chunked", "running", "segment"})
 """Those for which a model writes what is handed on."""
+LATENT = frozenset({"thoughts", "thoughts_zeroed", "thoughts_another"})
+"""Those that hand on no text."""
 BEGINNING = frozenset({"tail", "wait", "longer"})
 """Those that begin the next reply for the model."""
 MEMORIES = ("all", "last", "window", "running")
@@ -43,7 +48,8 @@ class Settings:
 
     methods: list[str] = field(default_factory=list)
     """Ways to think again, compared on the same first attempts: whole, chunked, running, segment, first_k, last_k, random_k,
-    post_think, answer_only, tail, wait, longer. Empty: what suits the backend."""
+    post_think, answer_only, tail, wait, longer; for a run that thinks in slots also thoughts and its controls thoughts_zeroed and
+    thoughts_another. Empty: what suits the backend."""
     problems: int | None = 200
     """The first so many problems are thought about; null: all."""
     iterations: int = 4
@@ -63,6 +69,8 @@ class Settings:
     """Tokens kept by first_k, last_k, random_k, post_think and tail (words where the backend has no tokenizer here)."""
     share: float | None = None
     """The same as a share of the trace, in place of ``k``; null: ``k`` holds, and for a run of this laboratory a half."""
+    thoughts: int | None = None
+    """Thoughts handed on by ``thoughts`` and its controls, the last of all slots; null: as many as an attempt thinks anew."""
     chunk: int = 1000
     """Tokens of a part for chunked and running."""
     overlap: int = 0
@@ -135,6 +143,7 @@ class Settings:
             "samples": 1,
             "window": 1,
             "k": 1,
+            "thoughts": 1,
             "chunk": 1,
             "overlap": 0,
             "agree": 2,

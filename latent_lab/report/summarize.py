@@ -95,6 +95,8 @@ def prepared(task: "SummarizeTask", config: EvalConfig) -> tuple[Plan, list[Prob
     problems = dataset.load(config.split)[: config.limit][: task.problems]
     if not problems:
         raise DataError(f"split={config.split}: the dataset has no problem there; choose another split or dataset")
+    if len(problems) < 2 and (method := "thoughts_another") in plan.methods:
+        raise ConfigError("task.methods", method, "with one problem there is no other; allowed: two problems, or thoughts_zeroed")
     return plan, problems
 
 
@@ -107,7 +109,8 @@ def deliberated(plan: Plan, problems: Sequence[Problem], folder: Path, config: E
         sums_up = thinks if same else stack.enter_context(plan.summariser.opened(ledger, config))
         wanted = [(method, number) for method in plan.methods for number in range(plan.settings.chains)]
         wanted += [(SAMPLES, number) for number in range(plan.settings.num_samples)]
-        talks = [chain(plan, thinks.spans, method, problem, n) for method, n in wanted for problem in problems]
+        pairs = list(zip(problems, [*problems[1:], *problems[:1]], strict=True))
+        talks = [chain(plan, thinks.spans, method, problem, n, donor) for method, n in wanted for problem, donor in pairs]
         rows = driven(talks, {"reason": thinks.caller, "summary": sums_up.caller})
         return [row for each in rows for row in each], list(ledger.rows)
 
@@ -131,6 +134,7 @@ def described(plan: Plan, problems: Sequence[Problem]) -> dict[str, Any]:
         "num_samples": settings.num_samples,
         "memory": settings.memory,
         "hand_on": plan.hand_on,
+        "num_thoughts": plan.backend.num_thoughts,
         "stop": settings.stop,
         "extractors": list(plan.grading.extractors),
         "prompts": plan.prompts,

@@ -1,7 +1,10 @@
 """The loop against a server that says exactly what each test needs: what is asked, handed on, spent, and why a chain ends."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -291,16 +294,38 @@ def test_a_chain_keeps_to_its_tokens_and_to_its_money(tmp_path: Path) -> None:
     assert (result["stops"]["whole"], rows[-1]["cum_usd"]) == ({"budget": 1}, 19.0)  # this server writes more than it may
 
 
-def test_the_cap_of_a_folder_stops_before_the_call_that_could_exceed_it_and_a_larger_one_goes_on(tmp_path: Path) -> None:
-    settings = ("backend.max_tokens=50", "backend.max_in_flight=1", "task.methods=[first_k]", "task.k=2")
+CAPS = {
+    "tokens": (
+        "backend.budget_tokens",
+        450,
+        r"^backend\.budget_tokens: given 450, spent \d+ tokens: the next call could exceed it",
+    ),
+    "money": (
+        "backend.budget_usd",
+        0.00045,
+        r"^backend\.budget_usd: given 0\.00045, spent 0\.000\d US dollars: the next call could",
+    ),
+}
+
+
+@pytest.mark.parametrize("in_flight", [1, 8])
+@pytest.mark.parametrize("kind", CAPS)
+def test_the_cap_of_a_folder_stops_within_one_call_of_it_and_a_larger_one_goes_on(
+    tmp_path: Path, kind: str, in_flight: int
+) -> None:
+    name, cap, message = CAPS[kind]
+    settings = ("backend.max_tokens=50", f"backend.max_in_flight={in_flight}", "task.methods=[first_k]", "task.k=2")
+    prices = ("backend.price_input=1", "backend.price_output=1")  # a millionth of a dollar a token
     with FaultServer(say=say_by_turn(boxed(3))).running() as faults:
-        with pytest.raises(BudgetSpent, match=r"^backend\.budget_tokens: given 450, spent "):
-            deliberate(tmp_path, faults, *settings, "backend.budget_tokens=450", count=9)
+        with pytest.raises(BudgetSpent, match=message):
+            deliberate(tmp_path, faults, *settings, *prices, f"{name}={cap}", count=9)
         spent = sum(row["tokens"]["prompt"] + row["tokens"]["completion"] for row in read_ledger(tmp_path / "o"))
-        assert spent <= 450
+        # The longest prompt has 349 bytes, and a call counts beforehand as those, 64 tokens around them and 50 written.
+        assert max(len(prompt_of(seen.body).encode()) for seen in faults.seen) <= 349
+        assert 450 - (349 + 64 + 50) < spent <= 450
         asked = len(faults.seen)
         assert 0 < asked < 27
-        result, _ = deliberate(tmp_path, faults, *settings, "backend.budget_tokens=99999", count=9)
+        result, _ = deliberate(tmp_path, faults, *settings, *prices, f"{name}=99999", count=9)
     assert len(faults.seen) == result["calls"]["calls"] == 27
 
 
@@ -327,21 +352,46 @@ def test_a_chain_that_fails_keeps_what_it_has_and_too_many_leave_no_result(tmp_p
     assert result["stops"]["answer_only"] == {"fixed": 1, "error": 1}
 
 
-def test_bad_weather_changes_nothing_but_the_ledger(tmp_path: Path) -> None:
-    """429, a lost connection, no choices and broken JSON on the way: the rows are those of a calm day."""
-    with FaultServer(say=say_by_turn(boxed(5), boxed(3))).running() as faults:
-        _, calm = deliberate(tmp_path / "calm", faults)
-        asked = list(dict.fromkeys(seen.prompt for seen in faults.seen))
-    acts = [
-        error(429, "slow down", Retry_After="0.01"), Act(is_cut=True), Act(body={"choices": []}),
-        Act(body='{"choices": [{"mess'),
+def weather() -> list[Act]:
+    """Everything that may pass, as it meets a run: each once, before the call is answered."""
+    date = format_datetime(datetime.now(UTC), usegmt=True)
+    return [
+        error(429, "slow down", Retry_After="0.01"), error(429, "slow down", Retry_After=date), error(500, "oops"),
+        Act(503, body="<html>busy</html>"), Act(is_cut=True), Act(body={"choices": []}), Act(body='{"choices": [{"mess'),
+        Act(wait=2.5, body=answer("late")), Act(pause=0.1, body=answer("dribbled")),
     ]  # fmt: skip
-    with FaultServer(
-        {prompt: [act] for prompt, act in zip(asked, acts, strict=True)}, say_by_turn(boxed(5), boxed(3))
-    ).running() as faults:
-        result, stormy = deliberate(tmp_path / "storm", faults)
+
+
+def test_bad_weather_changes_nothing_but_the_ledger(tmp_path: Path) -> None:
+    """Retry-After in both forms, errors, a lost connection, broken JSON, slow answers: the rows are those of a calm day."""
+    settings = ("task.methods=[whole,answer_only]", "backend.timeout_s=1.5", "task.iterations=3")
+    with FaultServer(say=say_by_turn(boxed(5), boxed(3))).running() as faults:
+        quiet, calm = deliberate(tmp_path / "calm", faults, *settings, count=2)
+        asked = list(dict.fromkeys(seen.prompt for seen in faults.seen))
+    acts = weather()
+    plan = {prompt: [act] for prompt, act in zip(asked, acts, strict=False)}
+    assert len(plan) == len(acts) == 9
+    with FaultServer(plan, say_by_turn(boxed(5), boxed(3))).running() as faults:
+        result, stormy = deliberate(tmp_path / "storm", faults, *settings, count=2)
     assert stormy == calm
-    assert (result["calls"]["calls"], result["calls"]["failed"], result["calls"]["estimated"]) == (9, 4, 3)
+    calls, answered = result["calls"], quiet["calls"]["calls"]
+    assert (calls["calls"], calls["failed"], calls["answered"]) == (answered + 9, 9, answered)
+    assert calls["estimated"] == 5  # no connection, no choices, no JSON, two too slow: each may be billed
+    ledger = read_ledger(tmp_path / "storm" / "o")
+    keys = Counter(row["key_sha256"] for row in ledger if row["error"] is None)
+    assert set(keys.values()) == {1}
+    assert {row["attempt"] for row in ledger} == {1, 2}
+
+
+def test_a_prompt_that_is_too_long_is_asked_once(tmp_path: Path) -> None:
+    with FaultServer(say=say_by_turn(boxed(3))).running() as faults:
+        deliberate(tmp_path / "a", faults, "task.iterations=1")
+        first = faults.seen[0].prompt
+    with FaultServer({first: [error(400, "context length is 8", "context_length_exceeded")] * 9}).running() as faults:
+        result, (row, _) = deliberate(tmp_path / "b", faults, "task.iterations=1", "task.max_errors=1")
+        assert [seen.prompt for seen in faults.seen] == [first]
+    assert (row["answer"], row["error"], row["cum_tokens"]) == (None, "400: context length is 8", 0)
+    assert (result["calls"]["failed"], result["calls"]["estimated"]) == (1, 0)
 
 
 def test_a_reply_without_usage_counts_as_the_most_it_can_be(tmp_path: Path) -> None:

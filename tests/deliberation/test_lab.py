@@ -45,7 +45,7 @@ def test_greedily_it_writes_what_it_writes_when_it_is_graded(outputs: Path, name
     evaluate(outputs / name, f"out={outputs / ('graded-' + name)}", "task.floors=false")
     graded = [row["output"] for row in rows(outputs / f"graded-{name}" / "samples.jsonl")]
     lab = load(config, 0.0, 0, 64)
-    lab.max_tokens = lab.solver.max_new_tokens
+    lab.max_tokens = lab.solver.max_new_tokens + lab.num_thoughts
     assert [done.text for done in lab.answer(requests_of(config))] == graded
 
 
@@ -70,6 +70,27 @@ def test_a_sample_depends_on_its_number_and_not_on_its_batch(outputs: Path, lab:
     assert hot.answer(asked[3:4]) == together[3:4]
     assert hot.answer(list(reversed(asked))) == list(reversed(together))
     assert together[0].text != together[1].text or together[2].text != together[3].text
+
+
+@pytest.mark.parametrize("name", ["text", "latent"])
+def test_samples_of_a_question_are_read_and_thought_through_once(outputs: Path, name: str) -> None:
+    config = config_of(outputs / name)
+    lab = load(config, 0.8, 0, 24)
+    alone = [replace(each, sample=n) for each in requests_of(config)[:3] for n in range(4)]
+    separate = [lab.answer([each])[0] for each in alone]
+    widths: list[int] = []
+    embeddings = lab.solver.reasoner.model.get_input_embeddings()
+    handle = embeddings.register_forward_hook(lambda _, given, out: widths.append(len(given[0])))
+    together = lab.answer(alone)
+    handle.remove()
+    assert together == separate
+    assert len({done.text for done in together}) > 3
+    assert widths[0] == 3  # the prompts, with all passes of their slots; then a token of each sample that has not ended
+    assert widths[1] == 12
+    read = [done.prefilled for done in together]
+    assert [count for count in read if count] == read[::4]
+    assert read[::4] == [done.usage.prompt + lab.num_thoughts for done in together[::4]]
+    assert [done.prefilled for done in separate] == [done.usage.prompt + lab.num_thoughts for done in separate]
 
 
 SMALL = ("task=summarize", "task.iterations=2", "task.chains=2", "task.samples=4", "task.problems=5")

@@ -6,20 +6,22 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chatmodel import save_chat_model
+from chatmodel import save_chat_model, save_rambling_model
 from faultserver import FaultServer
 from serving import environment, transformers_serve
 from tiny import result, rows
 
-from latent_lab.deliberation.settings import METHODS
+from latent_lab.deliberation.settings import LATENT, METHODS
 
 pytest.importorskip("openai", reason="the extra api is not installed")
 
 IN_FLIGHT = 8
+OF_SERVERS = [method for method in METHODS if method not in LATENT]
 WRITES_NOTES = ("Summarise", "Tell this", "State in", "This is a part", "Notes are kept")
 
 
@@ -53,13 +55,13 @@ def start(words: list[str]) -> "subprocess.Popen[str]":
 
 
 def end(process: "subprocess.Popen[str]") -> str:
-    _, log = process.communicate(timeout=120)
+    _, log = process.communicate(timeout=300)
     assert process.returncode == 0, log
     return log
 
 
-def kill_when(process: "subprocess.Popen[str]", faults: FaultServer, asked: int) -> None:
-    while len(faults.seen) < asked and process.poll() is None:
+def kill_when(process: "subprocess.Popen[str]", num_seen: Callable[[], int], asked: int) -> None:
+    while num_seen() < asked and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -70,7 +72,7 @@ def timeless(folder: Path) -> dict[str, Any]:
     return {key: value for key, value in result(folder).items() if key != "seconds"}
 
 
-@pytest.mark.parametrize("methods", [["whole", "wait"], pytest.param(list(METHODS), marks=pytest.mark.slow)], ids=["two", "all"])
+@pytest.mark.parametrize("methods", [["whole", "wait"], pytest.param(OF_SERVERS, marks=pytest.mark.slow)], ids=["two", "all"])
 def test_killed_twice_with_eight_calls_in_flight_it_ends_as_if_it_had_not_been(tmp_path: Path, methods: list[str]) -> None:
     thinking = f"task.methods=[{','.join(methods)}]"
     problems = [{"id": f"p{n}", "question": f"What is {'1+' * n}6?", "answer": str(6 + n % 2)} for n in range(3)]
@@ -83,7 +85,7 @@ def test_killed_twice_with_eight_calls_in_flight_it_ends_as_if_it_had_not_been(t
         faults.seen.clear()
         faults.wait = 0.15
         for share in (3, 2):
-            kill_when(start(command(faults.base_url, tmp_path / "killed", thinking)), faults, asked // share)
+            kill_when(start(command(faults.base_url, tmp_path / "killed", thinking)), lambda: len(faults.seen), asked // share)
             assert not (tmp_path / "killed" / "result.json").exists()
         faults.wait = 0.0
         end(start(command(faults.base_url, tmp_path / "killed", thinking)))
@@ -127,3 +129,66 @@ def test_a_real_server_deliberates(tmp_path: Path) -> None:
     end(start([*local, *chosen, "task.summary_tokens=4"]))
     assert {row["answer"] for row in rows(tmp_path / "here" / "samples.jsonl")} == {"7", "8"}
     assert result(tmp_path / "here")["calls"]["cost_usd"] == 0.0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_all_strategies_on_aime_killed_twice_against_a_real_server_end_as_if_they_had_not_been(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    """The server has one seed for all that it answers at once, so its model is greedy: what is asked decides what is said."""
+    model = save_rambling_model(tmp_path / "model", (" \\boxed{33}", " \\boxed{23}", " \\boxed{116}"))
+    asked_for = [
+        "dataset=file",
+        f"dataset.path={data_folder / 'aime' / 'aime_2024_2025.csv'}",
+        "dataset.id=id",
+        "task.problems=3",
+        "task.chains=1",
+        "task.samples=2",
+        f"task.methods=[{','.join(OF_SERVERS)}]",
+        "task.chunk=4",
+        "task.k=3",
+        "task.step_tokens=8",
+        "task.summary_tokens=6",
+        "backend.max_tokens=6",
+        f"backend.model={model}",
+        f"backend.tokenizer={model}",
+    ]
+    with transformers_serve(model, tmp_path / "log") as base_url:
+
+        def running(name: str) -> "subprocess.Popen[str]":
+            return start(command(base_url, tmp_path / name, *asked_for))
+
+        def num_rows(name: str) -> int:
+            ledger = tmp_path / name / "calls.jsonl"
+            return ledger.read_bytes().count(b"\n") if ledger.exists() else 0
+
+        def num_heard() -> int:
+            return (tmp_path / "log").read_text().count("[Request received]")
+
+        end(running("unbroken"))
+        asked, heard = num_rows("unbroken"), num_heard()
+        assert heard == asked
+        for share in (3, 2):
+            before = num_rows("killed")
+            kill_when(running("killed"), lambda: num_rows("killed"), asked // share)
+            assert before < num_rows("killed") < asked
+            assert not (tmp_path / "killed" / "result.json").exists()
+        kept = (tmp_path / "killed" / "calls.jsonl").read_bytes()
+        end(running("killed"))
+        heard = num_heard() - heard
+    whole = kept[: kept.rfind(b"\n") + 1]
+    assert (tmp_path / "killed" / "calls.jsonl").read_bytes().startswith(whole)
+    ledgers = {name: rows(tmp_path / name / "calls.jsonl") for name in ("unbroken", "killed")}
+    keys = {name: Counter(row["key_sha256"] for row in ledger) for name, ledger in ledgers.items()}
+    assert set(keys["killed"].values()) == {1}  # no answered call was made again
+    assert keys["killed"] == keys["unbroken"]
+    assert asked <= heard <= asked + 2 * IN_FLIGHT  # what was under way when it was killed is all that is asked twice
+    assert {row["error"] for row in ledgers["killed"]} == {None}
+    assert {row["finish_reason"] for row in ledgers["killed"]} == {"stop", "length"}
+    assert (tmp_path / "killed" / "samples.jsonl").read_bytes() == (tmp_path / "unbroken" / "samples.jsonl").read_bytes()
+    assert timeless(tmp_path / "killed") == timeless(tmp_path / "unbroken")
+    samples = rows(tmp_path / "killed" / "samples.jsonl")
+    assert {row["method"] for row in samples} == {*OF_SERVERS, "samples"}
+    assert {row["id"] for row in samples} == {"2024-II-4", "2024-II-12", "2024-I-4"}
+    assert len({row["answer"] for row in samples}) > 2
