@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from latent_lab.deliberation.prompts import load_prompt
+from latent_lab.deliberation.selection import Selection
 from latent_lab.grading.answers import Equivalence
 from latent_lab.grading.extraction import check_extractors
 
@@ -38,14 +39,12 @@ SAMPLES = "samples"
 
 
 @dataclass
-class Settings:
-    """Methods, memory, budgets, stopping, prompts, grading."""
+class Settings(Selection):
+    """Problems, methods, memory, budgets, stopping, prompts, grading."""
 
     methods: list[str] = field(default_factory=list)
     """Ways to think again, compared on the same first attempts: whole, chunked, running, segment, first_k, last_k, random_k,
     post_think, answer_only, tail, wait, longer. Empty: what suits the backend."""
-    problems: int | None = 200
-    """The first so many problems are thought about; null: all."""
     iterations: int = 4
     """Times that is thought again after the first attempt."""
     chains: int = 4
@@ -110,6 +109,7 @@ class Settings:
         return self.samples or self.chains * (self.iterations + 1)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, given, allowed in (
             *(("methods", method, METHODS) for method in self.methods),
             ("memory", self.memory, MEMORIES),

@@ -17,12 +17,12 @@ from latent_lab.deliberation.chains import checked
 from latent_lab.deliberation.loop import chain, driven
 from latent_lab.deliberation.plan import Plan, planned
 from latent_lab.deliberation.rivals import at_equal_tokens, curves, drawn
-from latent_lab.deliberation.samples import chains_of
+from latent_lab.deliberation.samples import chains_of, rows_of, unanswered
 from latent_lab.deliberation.settings import METHODS, SAMPLES
 from latent_lab.files import atomic
 from latent_lab.job import Job
 from latent_lab.overrides import as_typed
-from latent_lab.problems import DataError, Problem, fingerprint
+from latent_lab.problems import Problem, fingerprint
 from latent_lab.report.iterations import aligned
 from latent_lab.report.iterations import in_words as iterations_in_words
 from latent_lab.report.iterations_figure import draw
@@ -92,10 +92,8 @@ def prepared(task: "SummarizeTask", config: EvalConfig) -> tuple[Plan, list[Prob
         backend = backend.settled(config)
     summariser: Backend = backend if isinstance(config.summariser, Nothing | None) else config.summariser
     plan = planned(task, backend, summariser, extractors)
-    problems = dataset.load(config.split)[: config.limit][: task.problems]
-    if not problems:
-        raise DataError(f"split={config.split}: the dataset has no problem there; choose another split or dataset")
-    return plan, problems
+    failed = unanswered(rows_of(config.folder(task.errors_of) / SAMPLES_FILE)) if task.errors_of else ()
+    return plan, task.selected(dataset.load(config.split), config.limit, failed)
 
 
 def deliberated(plan: Plan, problems: Sequence[Problem], folder: Path, config: EvalConfig) -> tuple[list[Row], list[Row]]:
