@@ -250,20 +250,24 @@ def _empty(folder: Path) -> None:
 
 
 def _compare(folder: Path, given: dict[str, Any], ignore: frozenset[str]) -> None:
-    stored = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    # A group younger than the run, of which nothing is chosen, changes nothing.
-    given = {key: value for key, value in given.items() if key in stored or value != NOTHING}
-    left, right = flatten(stored), flatten(given)
-    differing = [
-        f"{key}: stored {_shown(left, key)}, given {_shown(right, key)}"
-        for key in {**left, **right}
-        if _shown(left, key) != _shown(right, key) and not any(f"{key}.".startswith(f"{ignored}.") for ignored in ignore)
-    ]
-    if differing:
-        lines = " " + "; ".join(differing) + ". " if len(differing) <= 3 else "".join(f"\n  {line}" for line in differing) + "\n"
+    found = list(differing(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")), given, ignore).values())
+    if found:
+        lines = " " + "; ".join(found) + ". " if len(found) <= 3 else "".join(f"\n  {line}" for line in found) + "\n"
         raise RunConflict(
             f"{folder} holds a run with another config:{lines}Say overwrite=true to redo it, or name=... for another folder"
         )
+
+
+def differing(stored: Mapping[str, Any], given: Mapping[str, Any], ignore: frozenset[str]) -> dict[str, str]:
+    """In what two configs differ: by dotted key, the key with both values in words. What is in ``ignore`` may differ."""
+    # A group younger than the run, of which nothing is chosen, changes nothing.
+    given = {key: value for key, value in given.items() if key in stored or value != NOTHING}
+    left, right = flatten(stored), flatten(given)
+    return {
+        key: f"{key}: stored {_shown(left, key)}, given {_shown(right, key)}"
+        for key in {**left, **right}
+        if _shown(left, key) != _shown(right, key) and not any(f"{key}.".startswith(f"{ignored}.") for ignored in ignore)
+    }
 
 
 def _shown(flat: dict[str, Any], key: str) -> str:

@@ -15,7 +15,7 @@ from latent_lab.deliberation.handing import Note, noted
 from latent_lab.deliberation.plan import Plan
 from latent_lab.deliberation.settings import BEGINNING, SAMPLES
 from latent_lab.deliberation.texts import Spans, last, trace
-from latent_lab.problems import Problem
+from latent_lab.problems import Problem, fingerprint
 from latent_lab.progress import progress
 
 STRIDE = 1000
@@ -122,28 +122,52 @@ def asking(
 def chain(plan: Plan, spans: Spans, method: str, problem: Problem, number: int) -> Talk:
     """Think about a problem again and again; returns a row for each iteration, carried on where the chain ended before."""
     state, settings = ChainState(plan, spans, method, problem, number), plan.settings
+    past = plan.past.of(method, problem.id, number)
     rows: list[Row] = []
     prompt, begun = plan.reason.filled({"question": problem.question}), ""
     for k in range(1 if method == SAMPLES else settings.iterations + 1):
         state.iteration = k
         tokens = settings.step_tokens or plan.backend.max_tokens
-        written = yield from asking(state, plan.backend, "reason", prompt, begun, tokens, settings.step_usd)
+        if k in past:
+            written = recalled(state, past[k])
+        else:
+            written = yield from asking(state, plan.backend, "reason", prompt, begun, tokens, settings.step_usd)
         if written.error or not written.calls:
             rows = rows or [missing(state, written)]
             rows[-1] |= {"error": written.error, "stop_reason": "error" if written.error else "budget"}
             break
-        rows.append(graded(state, written))
+        rows.append(graded(state, written) | {"is_replayed": k in past})
         if k == settings.iterations or method == SAMPLES or (why := ended(state, rows, written)):
             rows[-1]["stop_reason"] = "fixed" if k == settings.iterations or method == SAMPLES else why
             break
-        note: Note = yield from handed_on(state, rows, written)
-        rows[-1] |= note.columns | {"cum_tokens": state.spent.completion, "cum_usd": state.spent.usd}
+        before = state.spent.usd
+        if k < plan.past.upto and past.get(k, {}).get("summary") is not None:
+            note = recalled_note(state, past[k])
+        else:
+            note = yield from handed_on(state, rows, written)
+        rows[-1] |= note.columns | {"summary_usd": state.spent.usd - before}
+        rows[-1] |= {"cum_tokens": state.spent.completion, "cum_usd": state.spent.usd}
         if why := stuck(state, note):
             rows[-1] |= {"stop_reason": why, "error": note.error}
             break
         state.notes = [note.text] if settings.memory == "running" and note.is_asked else [*state.notes, note.text]
         prompt, begun = following(state, note)
     return rows if method == SAMPLES else [*rows, *carried(rows[-1], settings.iterations)]
+
+
+def recalled(state: ChainState, row: Mapping[str, Any]) -> Written:
+    """An attempt as another evaluation has it; it counts as the chain's own."""
+    spent = Spent(row["prompt_tokens"], row["reasoning_tokens"], row["reasoning_usd"])
+    state.spent.completion += spent.completion
+    state.spent.usd += spent.usd
+    return Written(row["reasoning"], row["finish_reason"], spent, row["calls"])
+
+
+def recalled_note(state: ChainState, row: Mapping[str, Any]) -> Note:
+    """What that evaluation handed on after it."""
+    state.spent.completion += row["summary_tokens"] or 0
+    state.spent.usd += row["summary_usd"] or 0.0
+    return Note(row["summary"], row["summary_tokens"], bool(row["summary_cut"]))
 
 
 def handed_on(state: ChainState, rows: Sequence[Row], written: Written) -> Talk:
@@ -194,17 +218,20 @@ def graded(state: ChainState, written: Written) -> Row:
         "finish_reason": written.finish_reason,
         "reasoning": written.text,
         "reasoning_tokens": written.spent.completion,
+        "reasoning_usd": written.spent.usd,
         "prompt_tokens": written.spent.prompt,
         "calls": written.calls,
         "summary": None,
         "summary_tokens": None,
         "summary_cut": None,
+        "summary_usd": None,
         "prompt_sha256": (plan.again if is_again else plan.reason).sha256,
         "cum_tokens": state.spent.completion,
         "cum_usd": state.spent.usd,
         "stop_reason": None,
         "error": None,
         "is_carried": False,
+        "is_replayed": False,
     }
 
 
@@ -216,6 +243,7 @@ def head(state: ChainState) -> Row:
         "id": state.problem.id,
         "chain": state.number,
         "iteration": state.iteration,
+        "problem_hash": fingerprint([state.problem]),
         "gold": state.problem.answer,
         "year": None if year is None else str(year),
     }
@@ -256,8 +284,8 @@ def stuck(state: ChainState, note: Note) -> str | None:
 
 def carried(row: Row, iterations: int) -> list[Row]:
     """The last row again for every iteration that a chain did not need: its answer stands, and nothing is spent."""
-    nothing = dict.fromkeys(("reasoning", "summary", "summary_tokens", "summary_cut"))
-    nothing |= {"reasoning_tokens": 0, "prompt_tokens": 0, "calls": 0, "is_carried": True}
+    nothing = dict.fromkeys(("reasoning", "summary", "summary_tokens", "summary_cut", "summary_usd"))
+    nothing |= {"reasoning_tokens": 0, "reasoning_usd": 0.0, "prompt_tokens": 0, "calls": 0, "is_carried": True}
     return [row | nothing | {"iteration": k} for k in range(row["iteration"] + 1, iterations + 1)]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from latent_lab.config import ConfigError
 from latent_lab.deliberation.backends import Backend
 from latent_lab.deliberation.prompts import Prompt, load_prompt
+from latent_lab.deliberation.replay import Past
 from latent_lab.deliberation.settings import ASKING, BEGINNING, Settings
 from latent_lab.deliberation.texts import Spans
 from latent_lab.grading.answers import Equivalence, Grading
@@ -28,6 +29,7 @@ class Plan:
     summarise: Prompt
     summarise_chunk: Prompt
     running: Prompt
+    past: Past
 
     @property
     def prompts(self) -> dict[str, dict[str, str]]:
@@ -40,7 +42,9 @@ class Plan:
         return self.settings.k if self.share is None else max(round(self.share * len(spans(text))), 1)
 
 
-def planned(settings: Settings, backend: Backend, summariser: Backend, extractors: Sequence[str] = ()) -> Plan:
+def planned(
+    settings: Settings, backend: Backend, summariser: Backend, extractors: Sequence[str] = (), past: Past | None = None
+) -> Plan:
     """Fill in what is ``auto`` or empty; :class:`ConfigError` for what the backend cannot do. ``extractors`` are a run's own."""
     suits = backend.suits
     methods = tuple(settings.methods) or suits.methods
@@ -89,4 +93,5 @@ def planned(settings: Settings, backend: Backend, summariser: Backend, extractor
         load_prompt("summarise", settings.summarise),
         load_prompt("summarise", settings.summarise_chunk),
         load_prompt("running", settings.running),
+        past or Past(),
     )

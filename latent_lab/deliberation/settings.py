@@ -51,6 +51,12 @@ class Settings(Selection):
     """Chains for each problem and method, each with its own seed; they vote in the end."""
     samples: int | None = None
     """First attempts for each problem, for votes; null: as many as all chains think in all."""
+    replay: str | None = None
+    """Another ``task=summarize`` (its folder, or its name below outputs) whose chains go on here; null: chains begin here."""
+    from_iteration: int = 0
+    """The last attempt that is taken from there, with the notes before it; the note on it is the first that is new."""
+    changed: list[str] = field(default_factory=list)
+    """Settings that made those attempts and may be others here, such as backend.model; any other difference is refused."""
     memory: str = "all"
     """What an iteration sees of those before it: what ``all`` or the ``last`` handed on, a ``window`` of the last ones, or one
     ``running`` text that each summary carries on. Where it begins the reply, it is what was handed on last."""
@@ -139,7 +145,7 @@ class Settings(Selection):
             "overlap": 0,
             "agree": 2,
         }
-        least |= {"step_tokens": 1, "chain_tokens": 1, "summary_tokens": 1}
+        least |= {"from_iteration": 0, "step_tokens": 1, "chain_tokens": 1, "summary_tokens": 1}
         for name, smallest in least.items():
             if (value := getattr(self, name)) is not None and value < smallest:
                 raise ValueError(f"{name}={value}: allowed are {smallest} and more")
@@ -148,6 +154,11 @@ class Settings(Selection):
                 raise ValueError(f"{name}={value}: allowed are numbers above 0")
         if self.iterations > 999:
             raise ValueError(f"iterations={self.iterations}: allowed are 1 to 999")
+        if not self.replay and (self.from_iteration or self.changed):
+            name = "from_iteration" if self.from_iteration else "changed"
+            raise ValueError(f"{name}={getattr(self, name)}: nothing is replayed; allowed: with task.replay=FOLDER")
+        if self.from_iteration >= self.iterations:
+            raise ValueError(f"from_iteration={self.from_iteration}: allowed are 0 to below iterations={self.iterations}")
         if self.overlap >= self.chunk:
             raise ValueError(f"overlap={self.overlap}: allowed are 0 to below chunk={self.chunk}")
         if self.share is not None and not 0 < self.share <= 1:

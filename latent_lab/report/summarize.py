@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from latent_lab.deliberation.backends import Backend, LabRun
 from latent_lab.deliberation.chains import checked
 from latent_lab.deliberation.loop import chain, driven
 from latent_lab.deliberation.plan import Plan, planned
+from latent_lab.deliberation.replay import Past, amount, num_samples, past_of
 from latent_lab.deliberation.rivals import at_equal_tokens, curves, drawn
 from latent_lab.deliberation.samples import chains_of, rows_of, unanswered
 from latent_lab.deliberation.settings import METHODS, SAMPLES
@@ -52,8 +54,7 @@ def summarize(task: "SummarizeTask", job: Job) -> dict[str, Any]:
     folder = Path(config.out) if config.out else Path(config.outputs) / "summarize" / job.slug
     if config.run and not config.out:
         folder = config.run_folder / "eval" / job.slug
-    hashes = {f"{kind}_prompt": each["sha256"] for kind, each in plan.prompts.items()}
-    identity = {"problems": fingerprint(problems), **hashes, **plan.summariser.identity(config), **plan.backend.identity(config)}
+    identity = identity_of(plan, problems, job)
     options: dict[str, Any] = {"command": job.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
     with open_run(folder, {**job.plain, **identity}, **options) as run:
         if run.result is None:
@@ -63,7 +64,7 @@ def summarize(task: "SummarizeTask", job: Job) -> dict[str, Any]:
             rows, calls = deliberated(plan, problems, folder, config)
             run.samples(rows)
             check_errors(rows, task.max_errors)
-            result = {"task": "summarize", **described(plan, problems), "calls": totals(calls), **found(rows, plan, config.seed)}
+            result = {"task": "summarize", **described(plan, rows), "calls": totals(calls), **found(rows, plan, config.seed)}
             shown(result, folder, [*map(as_typed, job.command)])
             run.finish({**result, "seconds": round(time.monotonic() - started, 3)})
         else:
@@ -91,9 +92,21 @@ def prepared(task: "SummarizeTask", config: EvalConfig) -> tuple[Plan, list[Prob
         extractors, dataset = trained.stage.extractors, dataset or trained.dataset
         backend = backend.settled(config)
     summariser: Backend = backend if isinstance(config.summariser, Nothing | None) else config.summariser
-    plan = planned(task, backend, summariser, extractors)
+    past = past_of(config.folder(task.replay), task.from_iteration) if task.replay else Past()
+    if task.replay and not task.samples:
+        task = replace(task, samples=max(num_samples(past), task.chains))
+    plan = planned(task, backend, summariser, extractors, past)
     failed = unanswered(rows_of(config.folder(task.errors_of) / SAMPLES_FILE)) if task.errors_of else ()
     return plan, task.selected(dataset.load(config.split), config.limit, failed)
+
+
+def identity_of(plan: Plan, problems: Sequence[Problem], job: Job) -> dict[str, str]:
+    """What decides the result though no setting shows it; ConfigError where what is replayed was made otherwise."""
+    hashes = {f"{kind}_prompt": each["sha256"] for kind, each in plan.prompts.items()}
+    models = plan.summariser.identity(job.config) | plan.backend.identity(job.config)
+    identity = {"problems": fingerprint(problems), **hashes, **models}
+    plan.past.check(plan.settings, plan.methods, problems, {**job.plain, **identity})
+    return identity | plan.past.identity
 
 
 def deliberated(plan: Plan, problems: Sequence[Problem], folder: Path, config: EvalConfig) -> tuple[list[Row], list[Row]]:
@@ -121,9 +134,10 @@ def check_errors(rows: Sequence[Row], most: float) -> None:
         )
 
 
-def described(plan: Plan, problems: Sequence[Problem]) -> dict[str, Any]:
-    """Who thought, and how."""
+def described(plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
+    """Who thought, and how, and what was taken from elsewhere."""
     settings = plan.settings
+    taken = {"from": settings.replay, "iteration": plan.past.upto, "changed": settings.changed, **amount(rows, plan.past.upto)}
     return {
         "about": {method: METHODS[method] for method in plan.methods},
         "num_samples": settings.num_samples,
@@ -132,6 +146,7 @@ def described(plan: Plan, problems: Sequence[Problem]) -> dict[str, Any]:
         "stop": settings.stop,
         "extractors": list(plan.grading.extractors),
         "prompts": plan.prompts,
+        **({"replayed": taken} if settings.replay else {}),
     }
 
 
@@ -196,6 +211,8 @@ def in_words(result: Mapping[str, Any]) -> Iterator[str]:
     money = "" if calls["cost_usd"] is None else f", {calls['cost_usd']:.4f} US dollars"
     tokens = f"{calls['tokens']['prompt']:,} tokens read, {calls['tokens']['completion']:,} written"
     yield f"{calls['calls']} calls ({calls['failed']} failed), {tokens}{money}"
+    if taken := result.get("replayed"):
+        yield f"{taken['attempts']} attempts ({taken['tokens']:,} tokens) are taken from {taken['from']} and in no call above"
 
 
 def equal_row(name: str, recipe: Mapping[str, Any], pair: Mapping[str, Any] | None) -> list[str]:
