@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from latent_lab.deliberation.prompts import load_prompt
 from latent_lab.deliberation.selection import Selection
+from latent_lab.deliberation.weights import check_weights
 from latent_lab.grading.answers import Equivalence
 from latent_lab.grading.extraction import check_extractors
 
@@ -57,6 +58,8 @@ class Settings(Selection):
     """The last attempt that is taken from there, with the notes before it; the note on it is the first that is new."""
     changed: list[str] = field(default_factory=list)
     """Settings that made those attempts and may be others here, such as backend.model; any other difference is refused."""
+    weights: list[str] = field(default_factory=list)
+    """Weighted votes beside the plain ones: by ``agreement`` inside a chain, by ``brevity``."""
     memory: str = "all"
     """What an iteration sees of those before it: what ``all`` or the ``last`` handed on, a ``window`` of the last ones, or one
     ``running`` text that each summary carries on. Where it begins the reply, it is what was handed on last."""
@@ -131,6 +134,7 @@ class Settings(Selection):
         self._check_numbers()
         self._check_prompts()
         check_extractors(self.extractors)
+        check_weights(self.weights)
         Equivalence(self.equivalence)
 
     def _check_numbers(self) -> None:

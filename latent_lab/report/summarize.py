@@ -21,6 +21,7 @@ from latent_lab.deliberation.replay import Past, amount, num_samples, past_of
 from latent_lab.deliberation.rivals import at_equal_tokens, curves, drawn
 from latent_lab.deliberation.samples import chains_of, rows_of, unanswered
 from latent_lab.deliberation.settings import METHODS, SAMPLES
+from latent_lab.deliberation.weights import WEIGHTS
 from latent_lab.files import atomic
 from latent_lab.job import Job
 from latent_lab.overrides import as_typed
@@ -145,6 +146,7 @@ def described(plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
         "hand_on": plan.hand_on,
         "stop": settings.stop,
         "extractors": list(plan.grading.extractors),
+        "weights": {name: WEIGHTS[name] for name in settings.weights},
         "prompts": plan.prompts,
         **({"replayed": taken} if settings.replay else {}),
     }
@@ -152,7 +154,7 @@ def described(plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
 
 def found(rows: Sequence[Row], plan: Plan, seed: int) -> dict[str, Any]:
     """The analysis of the chains, the curves, and the comparison at the tokens of one chain and of all chains."""
-    points = curves(rows)
+    points = curves(rows, plan.settings.weights)
     one = points[plan.methods[0]][-1].tokens
     budgets = {"one chain": one, **({"all chains": one * plan.settings.chains} if plan.settings.chains > 1 else {})}
     return {
