@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 
-from latent_lab.files import TEMPORARY, atomic, flatten, remove, repair, write_json, write_lines
+from latent_lab.files import TEMPORARY, append_line, atomic, flatten, remove, repair, write_json, write_lines
 from latent_lab.provenance import now, provenance, redact
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class Run:
     """What a complete run found; None while there is work to do."""
     _tracker: Tracker | None = field(default=None, init=False)
     _step: int = field(default=0, init=False)
+    _has_samples: bool = field(default=False, init=False)
 
     def track(self, tracker: Tracker, *, job_type: str, group: str | None = None) -> None:
         """Send metrics, samples and result to a tracker, too, from now on; ``job_type`` is train or eval."""
@@ -109,6 +110,15 @@ class Run:
         lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
         with atomic(path) as temporary:
             temporary.write_bytes(b"".join(line for line in lines if json.loads(line)["step"] <= step))
+
+    def sample(self, row: Mapping[str, Any]) -> None:
+        """Add a row to ``samples.jsonl`` as soon as it is known, for whoever follows; :meth:`samples` writes all in the end.
+
+        The first row of a process begins the file anew.
+        """
+        if self.is_main:
+            append_line(self.folder / SAMPLES, row, is_first=not self._has_samples)
+            self._has_samples = True
 
     def samples(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write ``samples.jsonl``, and send it to the tracker as one table; there, a list or dict in a cell is its JSON."""

@@ -5,18 +5,19 @@ chains together, so that servers are asked concurrently and local models in batc
 """
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from latent_lab.calls.client import AROUND_A_MESSAGE, Completion, Request, num_bytes
 from latent_lab.deliberation.backends import Backend, Caller
+from latent_lab.deliberation.board import Row, Watch
 from latent_lab.deliberation.handing import Note, noted
 from latent_lab.deliberation.plan import Plan
 from latent_lab.deliberation.settings import BEGINNING, SAMPLES
 from latent_lab.deliberation.texts import Spans, last, trace
 from latent_lab.problems import Problem, fingerprint
-from latent_lab.progress import progress
 
 STRIDE = 1000
 """Numbers of samples between two chains; iterations take those between."""
@@ -24,7 +25,7 @@ LENGTH, STOP = "length", "stop"
 
 Talk = Generator[list[Request], list[Completion], Any]
 """Something that asks and is answered."""
-Row = dict[str, Any]
+DEAF = Watch()
 
 
 @dataclass
@@ -119,7 +120,7 @@ def asking(
             return written
 
 
-def chain(plan: Plan, spans: Spans, method: str, problem: Problem, number: int) -> Talk:
+def chain(plan: Plan, spans: Spans, method: str, problem: Problem, number: int, watch: Watch = DEAF) -> Talk:
     """Think about a problem again and again; returns a row for each iteration, carried on where the chain ended before."""
     state, settings = ChainState(plan, spans, method, problem, number), plan.settings
     past = plan.past.of(method, problem.id, number)
@@ -136,7 +137,9 @@ def chain(plan: Plan, spans: Spans, method: str, problem: Problem, number: int) 
             rows = rows or [missing(state, written)]
             rows[-1] |= {"error": written.error, "stop_reason": "error" if written.error else "budget"}
             break
+        watch.settled(rows[-1:])
         rows.append(graded(state, written) | {"is_replayed": k in past})
+        watch.seen(rows[-1])
         if k == settings.iterations or method == SAMPLES or (why := ended(state, rows, written)):
             rows[-1]["stop_reason"] = "fixed" if k == settings.iterations or method == SAMPLES else why
             break
@@ -147,12 +150,15 @@ def chain(plan: Plan, spans: Spans, method: str, problem: Problem, number: int) 
             note = yield from handed_on(state, rows, written)
         rows[-1] |= note.columns | {"summary_usd": state.spent.usd - before}
         rows[-1] |= {"cum_tokens": state.spent.completion, "cum_usd": state.spent.usd}
+        watch.seen(rows[-1])
         if why := stuck(state, note):
             rows[-1] |= {"stop_reason": why, "error": note.error}
             break
         state.notes = [note.text] if settings.memory == "running" and note.is_asked else [*state.notes, note.text]
         prompt, begun = following(state, note)
-    return rows if method == SAMPLES else [*rows, *carried(rows[-1], settings.iterations)]
+    ends = [] if method == SAMPLES else carried(rows[-1], settings.iterations)
+    watch.settled([rows[-1], *ends])
+    return [*rows, *ends]
 
 
 def recalled(state: ChainState, row: Mapping[str, Any]) -> Written:
@@ -290,9 +296,11 @@ def carried(row: Row, iterations: int) -> list[Row]:
 
 
 def driven(chains: Sequence[Talk], callers: Mapping[str, Caller]) -> list[list[Row]]:
-    """Let all chains think, each as far as it waits for an answer, then answer all that wait; ``callers`` by role."""
+    """Let all chains think, each as far as it waits for an answer, then answer all that wait; ``callers`` by role.
+
+    A chain hears its answer as soon as it is there, and what it then asks waits for the next round.
+    """
     rows: dict[int, list[Row]] = {}
-    rounds = 0
     waiting: dict[int, list[Request]] = {}
 
     def go_on(i: int, answers: list[Completion] | None) -> None:
@@ -304,17 +312,25 @@ def driven(chains: Sequence[Talk], callers: Mapping[str, Caller]) -> list[list[R
     for i in range(len(chains)):
         go_on(i, None)
     while waiting:
-        rounds += 1
-        asked = [(i, request) for i, requests in waiting.items() for request in requests]
-        answers: dict[int, list[Completion]] = {i: [] for i in waiting}
-        for role, caller in callers.items():
-            mine = [(i, request) for i, request in asked if request.about["role"] == role]
-            if mine:
-                with progress(f"round {rounds}, {role}", len(mine), unit="calls") as advance:
-                    completions = caller.complete([request for _, request in mine], advance)
-                for (i, _), done in zip(mine, completions, strict=True):
-                    answers[i].append(done)
+        asked = dict(sorted(waiting.items()))
         waiting.clear()
-        for i, given in answers.items():
-            go_on(i, given)
+        answer(asked, callers, go_on)
     return [rows[i] for i in range(len(chains))]
+
+
+def answer(
+    asked: Mapping[int, list[Request]], callers: Mapping[str, Caller], go_on: Callable[[int, list[Completion]], None]
+) -> None:
+    """Answer all that chains wait for; a chain goes on as soon as all of its answers are there."""
+    answers: dict[int, dict[int, Completion]] = {i: {} for i in asked}
+
+    def told(mine: Sequence[tuple[int, int, Request]], number: int, done: Completion) -> None:
+        i, place, _ = mine[number]
+        answers[i][place] = done
+        if len(answers[i]) == len(asked[i]):
+            go_on(i, [answers[i][n] for n in range(len(asked[i]))])
+
+    for role, caller in callers.items():
+        mine = [(i, n, each) for i, requests in asked.items() for n, each in enumerate(requests) if each.about["role"] == role]
+        if mine:
+            caller.complete([request for _, _, request in mine], told=partial(told, mine))

@@ -7,7 +7,7 @@ from latent_lab.config import ConfigError
 from latent_lab.deliberation.backends import Backend
 from latent_lab.deliberation.prompts import Prompt, load_prompt
 from latent_lab.deliberation.replay import Past
-from latent_lab.deliberation.settings import ASKING, BEGINNING, Settings
+from latent_lab.deliberation.settings import ASKING, BEGINNING, SAMPLES, Settings
 from latent_lab.deliberation.texts import Spans
 from latent_lab.grading.answers import Equivalence, Grading
 
@@ -36,6 +36,17 @@ class Plan:
         """Name and hash of every prompt."""
         kinds = ("reason", "again", "summarise", "summarise_chunk", "running")
         return {kind: {"name": getattr(self, kind).name, "sha256": getattr(self, kind).sha256} for kind in kinds}
+
+    @property
+    def chains(self) -> list[tuple[str, int]]:
+        """Method and number of every chain of a problem, first attempts that only vote last."""
+        again = [(method, number) for method in self.methods for number in range(self.settings.chains)]
+        return again + [(SAMPLES, number) for number in range(self.settings.num_samples)]
+
+    @property
+    def num_attempts(self) -> int:
+        """How many rows a problem has in the end."""
+        return len(self.methods) * self.settings.chains * (self.settings.iterations + 1) + self.settings.num_samples
 
     def kept(self, text: str, spans: Spans) -> int:
         """How many tokens of a trace are kept."""

@@ -4,7 +4,7 @@ import csv
 import io
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,18 +14,20 @@ from latent_lab.calls.ledger import open_ledger, totals
 from latent_lab.config import NOT_RESULT, ConfigError, EvalConfig, Nothing
 from latent_lab.deliberation.analysis import analysis
 from latent_lab.deliberation.backends import Backend, LabRun
+from latent_lab.deliberation.board import Board, Row
 from latent_lab.deliberation.chains import checked
 from latent_lab.deliberation.loop import chain, driven
 from latent_lab.deliberation.plan import Plan, planned
 from latent_lab.deliberation.replay import Past, amount, num_samples, past_of
 from latent_lab.deliberation.rivals import at_equal_tokens, curves, drawn
 from latent_lab.deliberation.samples import chains_of, rows_of, unanswered
-from latent_lab.deliberation.settings import METHODS, SAMPLES
+from latent_lab.deliberation.settings import METHODS
 from latent_lab.deliberation.weights import WEIGHTS
 from latent_lab.files import atomic
 from latent_lab.job import Job
 from latent_lab.overrides import as_typed
 from latent_lab.problems import Problem, fingerprint
+from latent_lab.progress import progress
 from latent_lab.report.iterations import aligned
 from latent_lab.report.iterations import in_words as iterations_in_words
 from latent_lab.report.iterations_figure import draw
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TABLES, TOKENS, ITERATIONS, PAGE = "tables.csv", "tokens.png", "iterations.png", "report.html"
-Row = dict[str, Any]
 
 
 class DeliberationError(ValueError):
@@ -62,7 +63,7 @@ def summarize(task: "SummarizeTask", job: Job) -> dict[str, Any]:
             plan.backend.check_ready(config)
             plan.summariser.check_ready(config)
             run.track(config.tracker, job_type="eval", group=job.group)
-            rows, calls = deliberated(plan, problems, folder, config)
+            rows, calls = deliberated(plan, problems, folder, config, run.sample)
             run.samples(rows)
             check_errors(rows, task.max_errors)
             result = {"task": "summarize", **described(plan, rows), "calls": totals(calls), **found(rows, plan, config.seed)}
@@ -110,16 +111,22 @@ def identity_of(plan: Plan, problems: Sequence[Problem], job: Job) -> dict[str, 
     return identity | plan.past.identity
 
 
-def deliberated(plan: Plan, problems: Sequence[Problem], folder: Path, config: EvalConfig) -> tuple[list[Row], list[Row]]:
-    """The rows of all samples, and those of the ledger. What the ledger knows is not asked again: a killed command goes on."""
+def deliberated(
+    plan: Plan, problems: Sequence[Problem], folder: Path, config: EvalConfig, keep: Callable[[Row], None] = lambda row: None
+) -> tuple[list[Row], list[Row]]:
+    """The rows of all samples, and those of the ledger. What the ledger knows is not asked again: a killed command goes on.
+
+    ``keep`` gets every row as soon as it is final.
+    """
     with ExitStack() as stack:
         ledger = stack.enter_context(open_ledger(folder))
         thinks = stack.enter_context(plan.backend.opened(ledger, config))
         same = plan.summariser is plan.backend
         sums_up = thinks if same else stack.enter_context(plan.summariser.opened(ledger, config))
-        wanted = [(method, number) for method in plan.methods for number in range(plan.settings.chains)]
-        wanted += [(SAMPLES, number) for number in range(plan.settings.num_samples)]
-        talks = [chain(plan, thinks.spans, method, problem, n) for method, n in wanted for problem in problems]
+        board = Board(ledger.rows, keep)
+        total = len(problems) * plan.num_attempts
+        board.advance = stack.enter_context(progress("thinking", total, unit="attempts", note=board.in_words))
+        talks = [chain(plan, thinks.spans, method, each, n, board) for method, n in plan.chains for each in problems]
         rows = driven(talks, {"reason": thinks.caller, "summary": sums_up.caller})
         return [row for each in rows for row in each], list(ledger.rows)
 
