@@ -6,7 +6,7 @@ board is told by one thread and may be asked by others.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import Condition
 from typing import Any
 
 from latent_lab.deliberation.settings import SAMPLES
@@ -61,7 +61,7 @@ class Board(Watch):
     _rows: dict[str, dict[Place, dict[int, Row]]] = field(default_factory=dict)
     _changed: dict[str, int] = field(default_factory=dict)
     _spent: Spending = field(default_factory=Spending)
-    _lock: Lock = field(default_factory=Lock)
+    _lock: Condition = field(default_factory=Condition)
 
     def seen(self, row: Row) -> None:
         """See :class:`Watch`."""
@@ -83,6 +83,7 @@ class Board(Watch):
         chains.setdefault((row["method"], row["chain"]), {})[row["iteration"]] = dict(row)
         self.version += 1
         self._changed[row["id"]] = self.version
+        self._lock.notify_all()
 
     def chains(self, problem: str) -> dict[Place, list[Row]]:
         """The rows of a problem's chains as far as they have come, first attempts that only vote last."""
@@ -91,9 +92,10 @@ class Board(Watch):
             order = sorted(found, key=lambda place: (place[0] == SAMPLES, place))
             return {place: [found[place][k] for k in sorted(found[place])] for place in order}
 
-    def changed_since(self, version: int) -> tuple[int, list[str]]:
-        """The version now, and the problems that were told of after ``version``."""
+    def changed_since(self, version: int, wait_s: float = 0.0) -> tuple[int, list[str]]:
+        """The version now, and the problems that were told of after ``version``; if there are none yet, it waits a while."""
         with self._lock:
+            self._lock.wait_for(lambda: self.version > version, wait_s)
             return self.version, [problem for problem, when in self._changed.items() if when > version]
 
     def spent(self) -> Spending:

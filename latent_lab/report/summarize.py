@@ -4,8 +4,8 @@ import csv
 import io
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,9 +28,12 @@ from latent_lab.job import Job
 from latent_lab.overrides import as_typed
 from latent_lab.problems import Problem, fingerprint
 from latent_lab.progress import progress
+from latent_lab.provenance import redact_command
+from latent_lab.report.cards import KINDS, cards, counts
 from latent_lab.report.iterations import aligned
 from latent_lab.report.iterations import in_words as iterations_in_words
 from latent_lab.report.iterations_figure import draw
+from latent_lab.report.live import View, serving
 from latent_lab.report.study_page import interval, p_value, write
 from latent_lab.report.summarize_figure import draw_tokens
 from latent_lab.run import RESULT, open_run, say_complete
@@ -63,11 +66,13 @@ def summarize(task: "SummarizeTask", job: Job) -> dict[str, Any]:
             plan.backend.check_ready(config)
             plan.summariser.check_ready(config)
             run.track(config.tracker, job_type="eval", group=job.group)
-            rows, calls = deliberated(plan, problems, folder, config, run.sample)
-            run.samples(rows)
-            check_errors(rows, task.max_errors)
-            result = {"task": "summarize", **described(plan, rows), "calls": totals(calls), **found(rows, plan, config.seed)}
-            shown(result, folder, [*map(as_typed, job.command)])
+            board, command = Board(keep=run.sample), redact_command([*map(as_typed, job.command)])
+            with followed(task, View(board, plan, problems, command, folder / PAGE)):
+                rows, calls = deliberated(plan, problems, folder, config, board)
+                run.samples(rows)
+                check_errors(rows, task.max_errors)
+                result = {"task": "summarize", **described(plan, rows), "calls": totals(calls), **found(rows, plan, config.seed)}
+                shown(result, folder, command, board, problems)
             run.finish({**result, "seconds": round(time.monotonic() - started, 3)})
         else:
             say_complete(folder)
@@ -76,6 +81,15 @@ def summarize(task: "SummarizeTask", job: Job) -> dict[str, Any]:
         log.info("%s", line)
     log.info("%s: %s", folder, ", ".join((PAGE, TOKENS, ITERATIONS, TABLES, SAMPLES_FILE, RESULT)))
     return stored
+
+
+@contextmanager
+def followed(task: "SummarizeTask", view: View) -> Iterator[None]:
+    """Show the page meanwhile, where it is asked for."""
+    with serving(view, task.port) if task.page or task.port else nullcontext() as address:
+        if address:
+            log.info("to be followed on %s (only this machine reaches it)", address)
+        yield
 
 
 def prepared(task: "SummarizeTask", config: EvalConfig) -> tuple[Plan, list[Problem]]:
@@ -112,18 +126,19 @@ def identity_of(plan: Plan, problems: Sequence[Problem], job: Job) -> dict[str, 
 
 
 def deliberated(
-    plan: Plan, problems: Sequence[Problem], folder: Path, config: EvalConfig, keep: Callable[[Row], None] = lambda row: None
+    plan: Plan, problems: Sequence[Problem], folder: Path, config: EvalConfig, board: Board | None = None
 ) -> tuple[list[Row], list[Row]]:
     """The rows of all samples, and those of the ledger. What the ledger knows is not asked again: a killed command goes on.
 
-    ``keep`` gets every row as soon as it is final.
+    ``board`` is told of everything on the way.
     """
+    board = board or Board()
     with ExitStack() as stack:
         ledger = stack.enter_context(open_ledger(folder))
         thinks = stack.enter_context(plan.backend.opened(ledger, config))
         same = plan.summariser is plan.backend
         sums_up = thinks if same else stack.enter_context(plan.summariser.opened(ledger, config))
-        board = Board(ledger.rows, keep)
+        board.calls = ledger.rows
         total = len(problems) * plan.num_attempts
         board.advance = stack.enter_context(progress("thinking", total, unit="attempts", note=board.in_words))
         talks = [chain(plan, thinks.spans, method, each, n, board) for method, n in plan.chains for each in problems]
@@ -182,7 +197,7 @@ def stops(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
     return counts
 
 
-def shown(result: Mapping[str, Any], folder: Path, command: Sequence[str]) -> None:
+def shown(result: Mapping[str, Any], folder: Path, command: Sequence[str], board: Board, problems: Sequence[Problem]) -> None:
     """Write tables, figures and page."""
     with atomic(folder / TABLES) as temporary:
         temporary.write_text(as_csv(result), encoding="utf-8")
@@ -190,7 +205,8 @@ def shown(result: Mapping[str, Any], folder: Path, command: Sequence[str]) -> No
         draw_tokens(result, temporary)
     with atomic(folder / ITERATIONS) as temporary:
         draw(dict(result), temporary)
-    write(folder / PAGE, "iterations.html.j2", [folder / TOKENS, folder / ITERATIONS], command, result=result)
+    cases = {"cards": cards(board, problems), "counts": counts(board, problems), "kinds": KINDS, "total": len(problems)}
+    write(folder / PAGE, "iterations.html.j2", [folder / TOKENS, folder / ITERATIONS], command, result=result, cases=cases)
 
 
 def as_csv(result: Mapping[str, Any]) -> str:

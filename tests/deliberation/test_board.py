@@ -44,6 +44,13 @@ def test_the_board_says_what_has_changed_since_one_looked() -> None:
     assert (board.right(), board.num_settled) == ((1, 1), 1)  # first attempts that only vote are no chains
 
 
+def test_whoever_waits_for_news_has_them_at_once() -> None:
+    board = Board()
+    assert board.changed_since(0, wait_s=0.01) == (0, [])
+    threading.Timer(0.1, board.seen, [row("a", 0, True)]).start()
+    assert board.changed_since(0, wait_s=30) == (1, ["a"])
+
+
 def test_calls_are_added_once_and_an_unknown_price_leaves_no_sum() -> None:
     calls = [call(0.25), call(0.5, "400")]
     board = Board(calls)
@@ -101,7 +108,7 @@ def test_a_row_is_written_when_it_is_final_and_the_end_is_the_same_as_ever(tmp_p
         plan, problems = prepared(made.config.task, made.config)
         with open_run(folder, made.plain, command=["c"]) as run:
             (folder / "samples.jsonl").write_text('{"torn": ')  # of a process that was killed
-            rows, _ = deliberated(plan, problems, folder, made.config, run.sample)
+            rows, _ = deliberated(plan, problems, folder, made.config, Board(keep=run.sample))
             came = (folder / "samples.jsonl").read_text().splitlines(keepends=True)
             run.samples(rows)
     whole = (folder / "samples.jsonl").read_text().splitlines(keepends=True)
