@@ -43,6 +43,7 @@ def progress(
 @contextmanager
 def _bar(description: str, total: int, unit: str, note: Callable[[], str] | None) -> Iterator[Callable[[int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.table import Column
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -54,7 +55,8 @@ def _bar(description: str, total: int, unit: str, note: Callable[[], str] | None
             return Text(note() if note else "")
 
     text = TextColumn("{task.description}", markup=False)
-    columns = [text, BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(), *([Note()] if note else [])]
+    whole = Column(no_wrap=True)  # in a narrow terminal the bar gives way
+    columns = [text, BarColumn(), MofNCompleteColumn(), Rate(whole), TimeRemainingColumn(), *([Note(whole)] if note else [])]
     with Progress(*columns, console=_console(), transient=True) as bar:
         task = bar.add_task(description, total=total)
         yield lambda count: bar.advance(task, count)

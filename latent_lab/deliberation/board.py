@@ -114,6 +114,5 @@ class Board(Watch):
     def in_words(self) -> str:
         """Money and accuracy so far, in a few words."""
         spent, (right, chains) = self.spent(), self.right()
-        money = "" if spent.usd is None else f"{spent.usd:.4f} US dollars, "
-        share = f"{100 * right / chains:.1f}% of {chains} chains right so far" if chains else "no answer yet"
-        return f"{money}{spent.written:,} tokens written, {share}"
+        money = "" if spent.usd is None else f"{spent.usd:.4f} USD, "
+        return money + (f"{100 * right / chains:.1f}% of {chains} right" if chains else "no answer yet")

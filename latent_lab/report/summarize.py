@@ -205,7 +205,8 @@ def shown(result: Mapping[str, Any], folder: Path, command: Sequence[str], board
         draw_tokens(result, temporary)
     with atomic(folder / ITERATIONS) as temporary:
         draw(dict(result), temporary)
-    cases = {"cards": cards(board, problems), "counts": counts(board, problems), "kinds": KINDS, "total": len(problems)}
+    kinds = {name: meaning for name, meaning in KINDS.items() if name != "going_on"}
+    cases = {"cards": cards(board, problems), "counts": counts(board, problems), "kinds": kinds, "total": len(problems)}
     write(folder / PAGE, "iterations.html.j2", [folder / TOKENS, folder / ITERATIONS], command, result=result, cases=cases)
 
 

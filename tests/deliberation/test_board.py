@@ -57,10 +57,10 @@ def test_calls_are_added_once_and_an_unknown_price_leaves_no_sum() -> None:
     assert board.spent() == Spending(2, 1, 20, 6, 0.75)
     calls.append(call(0.25))
     assert board.spent() == Spending(3, 1, 30, 9, 1.0)
-    assert board.in_words() == "1.0000 US dollars, 9 tokens written, no answer yet"
+    assert board.in_words() == "1.0000 USD, no answer yet"
     calls.append(call(None))
     board.seen(row("a", 0, True))
-    assert board.in_words() == "12 tokens written, 100.0% of 1 chains right so far"
+    assert board.in_words() == "100.0% of 1 right"
 
 
 def test_what_is_told_while_others_look_is_whole() -> None:
