@@ -1,17 +1,16 @@
 """The loop: think, hand something on, think again. One chain is one generator that asks and is answered.
 
-A chain reads from top to bottom as if it were alone. It yields the requests it waits for; :func:`driven` takes those of all
-chains together, so that servers are asked concurrently and local models in batches.
+A chain reads from top to bottom as if it were alone. It yields the requests it waits for;
+:func:`latent_lab.deliberation.driving.driven` takes those of all chains together.
 """
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from latent_lab.calls.client import AROUND_A_MESSAGE, Completion, Request, num_bytes
-from latent_lab.deliberation.backends import Backend, Caller
+from latent_lab.deliberation.backends import Backend
 from latent_lab.deliberation.board import Row, Watch
 from latent_lab.deliberation.handing import Note, noted
 from latent_lab.deliberation.plan import Plan
@@ -293,44 +292,3 @@ def carried(row: Row, iterations: int) -> list[Row]:
     nothing = dict.fromkeys(("reasoning", "summary", "summary_tokens", "summary_cut", "summary_usd"))
     nothing |= {"reasoning_tokens": 0, "reasoning_usd": 0.0, "prompt_tokens": 0, "calls": 0, "is_carried": True}
     return [row | nothing | {"iteration": k} for k in range(row["iteration"] + 1, iterations + 1)]
-
-
-def driven(chains: Sequence[Talk], callers: Mapping[str, Caller]) -> list[list[Row]]:
-    """Let all chains think, each as far as it waits for an answer, then answer all that wait; ``callers`` by role.
-
-    A chain hears its answer as soon as it is there, and what it then asks waits for the next round.
-    """
-    rows: dict[int, list[Row]] = {}
-    waiting: dict[int, list[Request]] = {}
-
-    def go_on(i: int, answers: list[Completion] | None) -> None:
-        try:
-            waiting[i] = chains[i].send(answers) if answers is not None else next(chains[i])
-        except StopIteration as ended:
-            rows[i] = ended.value
-
-    for i in range(len(chains)):
-        go_on(i, None)
-    while waiting:
-        asked = dict(sorted(waiting.items()))
-        waiting.clear()
-        answer(asked, callers, go_on)
-    return [rows[i] for i in range(len(chains))]
-
-
-def answer(
-    asked: Mapping[int, list[Request]], callers: Mapping[str, Caller], go_on: Callable[[int, list[Completion]], None]
-) -> None:
-    """Answer all that chains wait for; a chain goes on as soon as all of its answers are there."""
-    answers: dict[int, dict[int, Completion]] = {i: {} for i in asked}
-
-    def told(mine: Sequence[tuple[int, int, Request]], number: int, done: Completion) -> None:
-        i, place, _ = mine[number]
-        answers[i][place] = done
-        if len(answers[i]) == len(asked[i]):
-            go_on(i, [answers[i][n] for n in range(len(asked[i]))])
-
-    for role, caller in callers.items():
-        mine = [(i, n, each) for i, requests in asked.items() for n, each in enumerate(requests) if each.about["role"] == role]
-        if mine:
-            caller.complete([request for _, _, request in mine], told=partial(told, mine))

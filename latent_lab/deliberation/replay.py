@@ -6,6 +6,7 @@ Nothing of it stands in the ledger, so nothing is paid again; tokens of a chain 
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -158,8 +159,9 @@ def amount(rows: Sequence[Row], upto: int) -> dict[str, Any]:
     taken = [row for row in rows if row["is_replayed"]]
     attempts = {(row["method"] if row["iteration"] else "", row["id"], row["chain"], row["iteration"]): row for row in taken}
     notes = [row for row in taken if row["iteration"] < upto]
+    costs = [*(row["reasoning_usd"] for row in attempts.values()), *(row["summary_usd"] or 0.0 for row in notes)]
     return {
         "attempts": len(attempts),
         "tokens": sum(row["reasoning_tokens"] for row in attempts.values()) + sum(row["summary_tokens"] or 0 for row in notes),
-        "cost_usd": sum(row["reasoning_usd"] for row in attempts.values()) + sum(row["summary_usd"] or 0.0 for row in notes),
+        "cost_usd": math.fsum(costs),
     }

@@ -16,7 +16,8 @@ from latent_lab.deliberation.analysis import analysis
 from latent_lab.deliberation.backends import Backend, LabRun
 from latent_lab.deliberation.board import Board, Row
 from latent_lab.deliberation.chains import checked
-from latent_lab.deliberation.loop import chain, driven
+from latent_lab.deliberation.driving import driven
+from latent_lab.deliberation.loop import chain
 from latent_lab.deliberation.plan import Plan, planned
 from latent_lab.deliberation.replay import Past, amount, num_samples, past_of
 from latent_lab.deliberation.rivals import at_equal_tokens, curves, drawn
@@ -161,6 +162,8 @@ def described(plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
     """Who thought, and how, and what was taken from elsewhere."""
     settings = plan.settings
     taken = {"from": settings.replay, "iteration": plan.past.upto, "changed": settings.changed, **amount(rows, plan.past.upto)}
+    if plan.backend.cost(1, 0, 1) is None:
+        taken["cost_usd"] = None
     return {
         "about": {method: METHODS[method] for method in plan.methods},
         "num_samples": settings.num_samples,

@@ -10,7 +10,7 @@ from faultserver import FaultServer, answer
 from latent_lab.calls.client import Completion, Request
 from latent_lab.calls.reply import Usage
 from latent_lab.deliberation.board import Board, Spending
-from latent_lab.deliberation.loop import driven
+from latent_lab.deliberation.driving import driven
 from latent_lab.job import job
 from latent_lab.report.summarize import deliberated, prepared
 from latent_lab.run import open_run

@@ -17,6 +17,7 @@ from latent_lab.job import job
 from latent_lab.problems import Problem
 from latent_lab.report.cards import END, LONGEST, by_iteration, card, chain, counts, cut
 from latent_lab.report.live import HASH, HEADERS, View, serving
+from latent_lab.report.summarize import followed
 from tests.pages import Outline as Plain
 from tests.pages import measured, needs_chromium
 
@@ -173,6 +174,17 @@ def test_a_port_that_is_none_is_refused_and_how_it_is_shown_is_no_part_of_a_name
     with pytest.raises(ConfigError, match=r"^task\.port: given 70000; allowed: 0 \(a free one\) to 65535$"):
         job("eval", [*asked, "task.port=70000"])
     assert job("eval", [*asked, "task.page=true", "task.port=8000"]).slug == job("eval", asked).slug
+
+
+def test_the_page_is_there_where_it_is_asked_for(view: View, caplog: pytest.LogCaptureFixture) -> None:
+    asked = ["task=summarize", "dataset=stories"]
+    with caplog.at_level("INFO"), followed(job("eval", asked).config.task, view):
+        assert caplog.messages == []
+    with caplog.at_level("INFO"), followed(job("eval", [*asked, "task.page=true"]).config.task, view):
+        (said,) = caplog.messages
+        address = said.removeprefix("to be followed on ").removesuffix(" (only this machine reaches it)")
+        with urlopen(address) as reply:
+            assert reply.status == 200
 
 
 # In a browser
