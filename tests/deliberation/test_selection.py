@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latent_lab.config import ConfigError
+from latent_lab.deliberation.analysis import analysis
+from latent_lab.deliberation.forms import read
 from latent_lab.deliberation.samples import unanswered
 from latent_lab.deliberation.selection import Selection
 from latent_lab.files import write_lines
@@ -121,6 +123,10 @@ def test_the_rows_of_all_shards_are_the_rows_of_the_whole(tmp_path: Path) -> Non
     in_order = sorted(json.dumps(row) for part in parts for row in part)
     assert in_order == sorted(map(json.dumps, whole))
     assert len(faults.seen) == 2 * asked
+    # One after another in a file, they are read as the whole is.
+    for name, rows in (("whole", [whole]), ("parts", parts)):
+        write_lines(tmp_path / f"{name}.jsonl", [row for part in rows for row in part])
+    assert analysis(read(tmp_path / "parts.jsonl"), 0)["methods"] == analysis(read(tmp_path / "whole.jsonl"), 0)["methods"]
 
 
 def test_an_unknown_problem_is_said_before_anything_is_paid(tmp_path: Path) -> None:

@@ -98,7 +98,8 @@ def test_what_is_so_far_is_counted_over_all_chains(view: View) -> None:
 def test_the_page_says_where_things_stand_and_escapes_what_models_write(view: View) -> None:
     page = Outline(view.page())
     assert page.text.startswith(
-        "Thinking again, live Thinking again, live python -m x '<script>alert('\"'\"'x'\"'\"')</script>' Thinking. So far "
+        "Thinking again, live Thinking again, live python -m x '<script>alert('\"'\"'x'\"'\"')</script>' Thinking. "
+        "Scripts are off here: load the page again to see what is new. So far "
     )
     assert "attempts 4 of 24 " in page.text
     assert "right 50.0% of 2 chains US dollars 0.2500 tokens read, written 1,500, 40 calls, failed 1, 0" in page.text
