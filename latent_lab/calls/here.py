@@ -39,11 +39,11 @@ class Here:
         keys = [self.key(request) for request in requests]
         missing = {key: each for key, each in zip(keys, requests, strict=True) if self.ledger.answered(key) is None}
         new: dict[str, dict[str, Any]] = {}
-        places: dict[str, list[int]] = {}
-        for place, key in enumerate(keys):
-            places.setdefault(key, []).append(place)
+        asking: dict[str, list[int]] = {}
+        for number, key in enumerate(keys):
+            asking.setdefault(key, []).append(number)
             if key not in missing:
-                told(place, self._known(key))
+                told(number, self._known(key))
         # Alike in length stand together: the longest of a batch decides what it costs.
         order = sorted(missing, key=lambda key: (missing[key].max_tokens or 0, sum(map(len, texts(missing[key]))), key))
         for start in range(0, len(order), self.batch_size):
@@ -54,8 +54,8 @@ class Here:
                 self.ledger.add(new[key])
             advance(len(part))
             for key in part:
-                for place in places[key]:
-                    told(place, completion(new[key]))
+                for number in asking[key]:
+                    told(number, completion(new[key]))
         return [completion(new[key]) if key in new else self._known(key) for key in keys]
 
     def _known(self, key: str) -> Completion:
