@@ -12,6 +12,7 @@ import logging
 import shlex
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 SCRIPT = Path(__file__).with_name("live.js").read_text(encoding="utf-8")
+LATE_S = 60.0
+"""What counts for the rate."""
 PATIENCE_S = 1.0
 """How long a request waits for something new."""
 HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
@@ -54,7 +57,9 @@ class View:
     command: Sequence[str]
     report: Path
     """Where the page stands in the end."""
-    started: float = field(default_factory=time.monotonic)
+    marks: deque[tuple[float, int]] = field(default_factory=lambda: deque([(time.monotonic(), 0)]))
+    """When one looked, and how many attempts there were; what the ledger knew at the start says nothing of the rest."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
     pages: Any = field(default_factory=templates)
 
     def page(self) -> str:
@@ -76,12 +81,22 @@ class View:
         head = str(self.pages.get_template("live_head.html.j2").module.head(now))
         return {"version": version, "head": head, "cards": drawn, "counts": now["counts"], "state": now["state"]}
 
+    def rate(self, done: int) -> float:
+        """Attempts a second, of late."""
+        with self.lock:  # several may look
+            now = time.monotonic()
+            self.marks.append((now, done))
+            while len(self.marks) > 2 and now - self.marks[1][0] > LATE_S:
+                self.marks.popleft()
+            since, had = self.marks[0]
+        return (done - had) / max(now - since, 1e-9)
+
     def now(self) -> dict[str, Any]:
         """The numbers of the moment."""
         version, _ = self.board.changed_since(0)
         done, total = self.board.num_settled, len(self.problems) * self.plan.num_attempts
         right, chains = self.board.right()
-        rate = done / max(time.monotonic() - self.started, 1e-9)
+        rate = self.rate(done)
         return {
             "version": version,
             "done": done,

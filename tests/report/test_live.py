@@ -3,6 +3,7 @@
 import http.client
 import json
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -129,6 +130,16 @@ def test_what_has_changed_comes_in_pieces_of_the_page(view: View) -> None:
     assert set(view.news(10_000)["cards"]) == {"card-0", "card-1"}  # asked by a page of an earlier process
     view.board.num_settled = 24
     assert view.news(version)["state"] == "All attempts are made; the report is being written."
+
+
+def test_time_left_goes_by_the_last_minute(view: View) -> None:
+    now = time.monotonic()
+    view.marks.clear()
+    view.marks.extend([(now - 600, 0), (now - 100, 4)])
+    view.board.num_settled = 14
+    assert view.rate(14) == pytest.approx(0.1, abs=0.01)
+    assert view.now()["left"].startswith("0:01:4")  # ten more at a tenth a second
+    assert [done for _, done in view.marks] == [4, 14, 14]
 
 
 def test_the_script_is_the_one_that_is_allowed(view: View) -> None:
