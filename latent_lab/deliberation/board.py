@@ -114,5 +114,5 @@ class Board(Watch):
     def in_words(self) -> str:
         """Money and accuracy so far, in a few words."""
         spent, (right, chains) = self.spent(), self.right()
-        money = "" if spent.usd is None else f"{spent.usd:.4f} USD, "
+        money = f"{spent.usd:.4f} USD, " if spent.usd else ""
         return money + (f"{100 * right / chains:.1f}% of {chains} right" if chains else "no answer yet")
