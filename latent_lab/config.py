@@ -57,7 +57,7 @@ NOT_RESULT = frozenset(
         "log_every",
         "save_every",
         *(f"{group}.{key}" for group in ("judge", "backend", "summariser") for key in REACHING),
-        *("judge.max_errors", "judge.calibration_floor", "task.max_errors"),
+        *("judge.max_errors", "judge.calibration_floor", "task.max_errors", "task.page", "task.port"),
     }
 )
 """Keys that say where and how a run works, not what comes out: no part of its name, free to differ when it resumes."""
@@ -231,12 +231,12 @@ class EvalConfig:
 
         The folder of an evaluation stands for the run that it graded, so ``run=outputs/demo`` is what ``make demo`` trained.
         """
-        path = self._folder(self.run)
+        path = self.folder(self.run)
         stored = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8")) if (path / CONFIG).is_file() else None
         if not isinstance(stored, dict) or not (graded := stored.get("run")):
             return path
         beside = path.parent / graded  # found wherever the command is given, where both lie below the same outputs
-        places = [beside, Path(stored.get("outputs", "")) / graded, self._folder(graded)]
+        places = [beside, Path(stored.get("outputs", "")) / graded, self.folder(graded)]
         return next((place for place in places if place != path and (place / CONFIG).is_file()), places[-1])
 
     @property
@@ -246,7 +246,7 @@ class EvalConfig:
         def parts(pieces: list[str]) -> list[str] | None:
             for count in range(len(pieces), 0, -1):
                 name = ",".join(pieces[:count])
-                if name and (self._folder(name) / CONFIG).is_file():
+                if name and (self.folder(name) / CONFIG).is_file():
                     rest = parts(pieces[count:]) if pieces[count:] else []
                     if rest is not None:
                         return [name, *rest]
@@ -260,7 +260,8 @@ class EvalConfig:
         given = self.tool if isinstance(self.tool, list) else [self.tool]
         return tuple(str(tool) for tool in given if tool not in (None, "none"))
 
-    def _folder(self, run: str) -> Path:
+    def folder(self, run: str) -> Path:
+        """A folder as given if a run is there, else one below ``outputs``."""
         path = Path(run).expanduser()
         return path if (path / CONFIG).is_file() else Path(self.outputs) / run
 

@@ -49,6 +49,13 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             file.write(json.dumps(_finite(path, row), ensure_ascii=False) + "\n")
 
 
+def append_line(path: Path, row: Mapping[str, Any], *, is_first: bool = False) -> None:
+    """Add one JSON object as a whole line, so that a reader sees all of it or nothing; the first one begins the file anew."""
+    line = json.dumps(_finite(path, row), ensure_ascii=False) + "\n"
+    with path.open("wb" if is_first else "ab", buffering=0) as file:
+        file.write(line.encode())
+
+
 @contextmanager
 def atomic_folder(path: Path, *, is_main: bool = True, barrier: Callable[[], object] = lambda: None) -> Iterator[Path]:
     """Yield an empty folder beside ``path`` that takes its place, whole, when the block ends without an error.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 
-from latent_lab.files import TEMPORARY, atomic, flatten, remove, repair, write_json, write_lines
+from latent_lab.files import TEMPORARY, append_line, atomic, flatten, remove, repair, write_json, write_lines
 from latent_lab.provenance import now, provenance, redact
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class Run:
     """What a complete run found; None while there is work to do."""
     _tracker: Tracker | None = field(default=None, init=False)
     _step: int = field(default=0, init=False)
+    _has_samples: bool = field(default=False, init=False)
 
     def track(self, tracker: Tracker, *, job_type: str, group: str | None = None) -> None:
         """Send metrics, samples and result to a tracker, too, from now on; ``job_type`` is train or eval."""
@@ -109,6 +110,15 @@ class Run:
         lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
         with atomic(path) as temporary:
             temporary.write_bytes(b"".join(line for line in lines if json.loads(line)["step"] <= step))
+
+    def sample(self, row: Mapping[str, Any]) -> None:
+        """Add a row to ``samples.jsonl`` as soon as it is known, for whoever follows; :meth:`samples` writes all in the end.
+
+        The first row of a process begins the file anew.
+        """
+        if self.is_main:
+            append_line(self.folder / SAMPLES, row, is_first=not self._has_samples)
+            self._has_samples = True
 
     def samples(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write ``samples.jsonl``, and send it to the tracker as one table; there, a list or dict in a cell is its JSON."""
@@ -250,20 +260,24 @@ def _empty(folder: Path) -> None:
 
 
 def _compare(folder: Path, given: dict[str, Any], ignore: frozenset[str]) -> None:
-    stored = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    # A group younger than the run, of which nothing is chosen, changes nothing.
-    given = {key: value for key, value in given.items() if key in stored or value != NOTHING}
-    left, right = flatten(stored), flatten(given)
-    differing = [
-        f"{key}: stored {_shown(left, key)}, given {_shown(right, key)}"
-        for key in {**left, **right}
-        if _shown(left, key) != _shown(right, key) and not any(f"{key}.".startswith(f"{ignored}.") for ignored in ignore)
-    ]
-    if differing:
-        lines = " " + "; ".join(differing) + ". " if len(differing) <= 3 else "".join(f"\n  {line}" for line in differing) + "\n"
+    found = list(differing(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")), given, ignore).values())
+    if found:
+        lines = " " + "; ".join(found) + ". " if len(found) <= 3 else "".join(f"\n  {line}" for line in found) + "\n"
         raise RunConflict(
             f"{folder} holds a run with another config:{lines}Say overwrite=true to redo it, or name=... for another folder"
         )
+
+
+def differing(stored: Mapping[str, Any], given: Mapping[str, Any], ignore: frozenset[str]) -> dict[str, str]:
+    """In what two configs differ: by dotted key, the key with both values in words. What is in ``ignore`` may differ."""
+    # A group younger than the run, of which nothing is chosen, changes nothing.
+    given = {key: value for key, value in given.items() if key in stored or value != NOTHING}
+    left, right = flatten(stored), flatten(given)
+    return {
+        key: f"{key}: stored {_shown(left, key)}, given {_shown(right, key)}"
+        for key in {**left, **right}
+        if _shown(left, key) != _shown(right, key) and not any(f"{key}.".startswith(f"{ignored}.") for ignored in ignore)
+    }
 
 
 def _shown(flat: dict[str, Any], key: str) -> str:

@@ -21,6 +21,16 @@ def test_without_a_terminal_it_is_a_log_line_now_and_then(caplog, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_what_else_is_known_stands_behind(caplog):
+    with (
+        caplog.at_level(logging.INFO, "latent_lab.progress"),
+        progress("think", 4, every=0.0, note=lambda: "50% right") as advance,
+    ):
+        advance(1)
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert re.fullmatch(r"think: 1 of 4, [\d.]+ items/s, \d:\d\d:\d\d left; 50% right", line)
+
+
 def test_a_short_step_and_other_processes_say_nothing(caplog):
     with caplog.at_level(logging.INFO, "latent_lab.progress"):
         with progress("evaluate", 8) as advance:
@@ -35,7 +45,7 @@ def test_in_a_terminal_bars_show_done_and_total_and_may_be_nested():
         "import time\nfrom latent_lab.progress import progress\n"
         "with progress('train', 4, unit='steps') as step:\n"
         "    step(3)\n"
-        "    with progress('evaluate', 50, unit='problems') as advance:\n"
+        "    with progress('evaluate', 50, unit='problems', note=lambda: '7% [right]') as advance:\n"
         "        advance(20); time.sleep(0.3)\n"
     )
     master, slave = pty.openpty()
@@ -54,7 +64,7 @@ def test_in_a_terminal_bars_show_done_and_total_and_may_be_nested():
     os.close(master)
     text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", shown.decode())
     assert re.search(r"train +\S+ 3/4 ", text)
-    assert re.search(r"evaluate +\S+ 20/50 [\d.]+ problems/s", text)
+    assert re.search(r"evaluate +\S+ 20/50 [\d.]+ problems/s .*7% \[right\]", text)
     assert done.stdout == b""
 
 

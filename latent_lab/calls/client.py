@@ -97,6 +97,10 @@ class Completion:
     """Tokens of its prompt that a model in this process read for it: none where another of its batch has the same prompt."""
 
 
+Told = Callable[[int, Completion], None]
+"""Is told an answer with the place of its request."""
+
+
 class Client:
     """Calls one model of one server, and writes to one ledger.
 
@@ -128,8 +132,15 @@ class Client:
         self._runner.run(self._api.close())
         self._runner.close()
 
-    def complete(self, requests: Sequence[Request], advance: Callable[[int], None] = lambda count: None) -> list[Completion]:
-        """Answer requests, in their order; equal ones are asked once. ``advance`` is told of each that is done.
+    def complete(
+        self,
+        requests: Sequence[Request],
+        advance: Callable[[int], None] = lambda count: None,
+        told: Told = lambda place, done: None,
+    ) -> list[Completion]:
+        """Answer requests, in their order; equal ones are asked once. ``advance`` counts calls that are done.
+
+        ``told`` is told of every request's answer as soon as it is there, in whatever order they come.
 
         A call that fails for good is a completion with an ``error``. Raises :class:`BudgetSpent` where a budget ends the batch:
         calls under way are waited for and kept, no further one is made.
@@ -137,7 +148,16 @@ class Client:
         keys = [self.key(request) for request in requests]
         unique = dict(zip(keys, requests, strict=True))
         self._is_spent = False
-        done = self._runner.run(self._all(unique, advance))
+        places: dict[str, list[int]] = {}
+        for place, key in enumerate(keys):
+            places.setdefault(key, []).append(place)
+
+        def came(key: str, completion: Completion) -> None:
+            advance(1)
+            for place in places[key]:
+                told(place, completion)
+
+        done = self._runner.run(self._all(unique, came))
         if self._is_spent:
             raise BudgetSpent(self._spent_message(sum(key in done for key in keys), len(keys)))
         return [done[key] for key in keys]
@@ -155,7 +175,7 @@ class Client:
     def _params(self, request: Request) -> dict[str, Any]:
         return self.server.params(request.sample) | {self.server.limit_name: self._limit(request)}
 
-    async def _all(self, unique: Mapping[str, Request], advance: Callable[[int], None]) -> dict[str, Completion]:
+    async def _all(self, unique: Mapping[str, Request], came: Callable[[str, Completion], None]) -> dict[str, Completion]:
         done: dict[str, Completion] = {}
 
         async def one(key: str, request: Request) -> None:
@@ -164,7 +184,7 @@ class Client:
             except BudgetSpent:
                 self._is_spent = True
             else:
-                advance(1)
+                came(key, done[key])
 
         async with asyncio.TaskGroup() as tasks:
             for key, request in unique.items():

@@ -1,10 +1,10 @@
 """Calls of a model in this process: rows of the same ledger, so that what is answered is never computed again, either."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from latent_lab.calls.client import Completion, Request, completion, digest, moment
+from latent_lab.calls.client import Completion, Request, Told, completion, digest, moment
 from latent_lab.calls.ledger import Ledger
 
 Answer = Callable[[Sequence[Request]], list[Completion]]
@@ -26,11 +26,24 @@ class Here:
         asked = [list(map(dict, request.messages)), request.prefix, request.max_tokens, request.sample]
         return digest([dict(self.identity), *asked, *([asdict(request.memory)] if request.memory else [])])
 
-    def complete(self, requests: Sequence[Request], advance: Callable[[int], None] = lambda count: None) -> list[Completion]:
-        """Answer requests, in their order; equal ones, and those the ledger knows, are not computed again."""
+    def complete(
+        self,
+        requests: Sequence[Request],
+        advance: Callable[[int], None] = lambda count: None,
+        told: Told = lambda place, done: None,
+    ) -> list[Completion]:
+        """Answer requests, in their order; equal ones, and those the ledger knows, are not computed again.
+
+        ``told`` is told of every request's answer as soon as it is there.
+        """
         keys = [self.key(request) for request in requests]
         missing = {key: each for key, each in zip(keys, requests, strict=True) if self.ledger.answered(key) is None}
         new: dict[str, dict[str, Any]] = {}
+        asking: dict[str, list[int]] = {}
+        for number, key in enumerate(keys):
+            asking.setdefault(key, []).append(number)
+            if key not in missing:
+                told(number, self._known(key))
         # Alike in length stand together: the longest of a batch decides what it costs. So do equal prompts, to be read once.
         order = sorted(missing, key=lambda key: (missing[key].max_tokens or 0, *place(missing[key]), key))
         for start in range(0, len(order), self.batch_size):
@@ -40,8 +53,16 @@ class Here:
                 new[key] = self._row(key, missing[key], done, started)
                 self.ledger.add(new[key])
             advance(len(part))
-        found = [(key, self.ledger.answered(key) or new[key]) for key in keys]
-        return [replace(completion(row), is_cached=key not in new) for key, row in found]
+            for key in part:
+                for number in asking[key]:
+                    told(number, completion(new[key]))
+        return [completion(new[key]) if key in new else self._known(key) for key in keys]
+
+    def _known(self, key: str) -> Completion:
+        """What the ledger has answered."""
+        row = self.ledger.answered(key)
+        assert row is not None
+        return completion(row, is_cached=True)
 
     def _row(self, key: str, request: Request, done: Completion, started: str) -> dict[str, Any]:
         return {

@@ -19,7 +19,7 @@ from latent_lab.loop import Loop
 from latent_lab.problems import fingerprint
 
 if TYPE_CHECKING:
-    from latent_lab.calls.client import Completion, Request
+    from latent_lab.calls.client import Completion, Request, Told
     from latent_lab.calls.ledger import Ledger
 
 APIS = ("chat", "completions")
@@ -28,8 +28,13 @@ APIS = ("chat", "completions")
 class Caller(Protocol):
     """Answers requests."""
 
-    def complete(self, requests: "Sequence[Request]", advance: Callable[[int], None] = lambda count: None) -> "list[Completion]":
-        """Answer requests, in their order; one that fails for good is a completion with an error."""
+    def complete(
+        self,
+        requests: "Sequence[Request]",
+        advance: Callable[[int], None] = lambda count: None,
+        told: "Told" = lambda place, done: None,
+    ) -> "list[Completion]":
+        """Answer requests, in their order; one that fails for good is a completion with an error; ``told`` hears each."""
         ...
 
 

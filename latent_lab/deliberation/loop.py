@@ -1,7 +1,7 @@
 """The loop: think, hand something on, think again. One chain is one generator that asks and is answered.
 
-A chain reads from top to bottom as if it were alone. It yields the requests it waits for; :func:`driven` takes those of all
-chains together, so that servers are asked concurrently and local models in batches.
+A chain reads from top to bottom as if it were alone. It yields the requests it waits for;
+:func:`latent_lab.deliberation.driving.driven` takes those of all chains together.
 """
 
 import math
@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from latent_lab.calls.client import AROUND_A_MESSAGE, Completion, LatentMemory, Request, num_bytes
-from latent_lab.deliberation.backends import Backend, Caller
+from latent_lab.deliberation.backends import Backend
+from latent_lab.deliberation.board import Row, Watch
 from latent_lab.deliberation.handing import Note, noted
 from latent_lab.deliberation.plan import Plan
 from latent_lab.deliberation.settings import BEGINNING, LATENT, SAMPLES
 from latent_lab.deliberation.texts import Spans, last, trace
-from latent_lab.problems import Problem
-from latent_lab.progress import progress
+from latent_lab.problems import Problem, fingerprint
 
 STRIDE = 1000
 """Numbers of samples between two chains; iterations take those between."""
@@ -24,7 +24,7 @@ LENGTH, STOP = "length", "stop"
 
 Talk = Generator[list[Request], list[Completion], Any]
 """Something that asks and is answered."""
-Row = dict[str, Any]
+DEAF = Watch()
 
 
 @dataclass
@@ -64,8 +64,6 @@ class ChainState:
     method: str
     problem: Problem
     number: int
-    donor: Problem
-    """Whose thoughts a control hands on."""
     spent: Spent = field(default_factory=Spent)
     notes: list[str] = field(default_factory=list)
     iteration: int = 0
@@ -86,7 +84,7 @@ class ChainState:
         """The thoughts that the attempt under way is handed; they depend on no text, so a chain can go on anywhere."""
         if self.method not in LATENT or not self.iteration:
             return None
-        whose = self.donor if self.method == "thoughts_another" else self.problem
+        whose = self.plan.donors[self.problem.id] if self.method == "thoughts_another" else self.problem
         asked = self.plan.reason.filled({"question": whose.question})
         keep = self.plan.settings.thoughts or self.plan.backend.num_thoughts
         return LatentMemory(asked, self.iteration, keep, self.method == "thoughts_zeroed")
@@ -131,31 +129,60 @@ def asking(
             return written
 
 
-def chain(plan: Plan, spans: Spans, method: str, problem: Problem, number: int, donor: Problem) -> Talk:
+def chain(plan: Plan, spans: Spans, method: str, problem: Problem, number: int, watch: Watch = DEAF) -> Talk:
     """Think about a problem again and again; returns a row for each iteration, carried on where the chain ended before."""
-    state, settings = ChainState(plan, spans, method, problem, number, donor), plan.settings
+    state, settings = ChainState(plan, spans, method, problem, number), plan.settings
+    past = plan.past.of(method, problem.id, number)
     rows: list[Row] = []
     prompt, begun = plan.reason.filled({"question": problem.question}), ""
     for k in range(1 if method == SAMPLES else settings.iterations + 1):
         state.iteration = k
         tokens = settings.step_tokens or plan.backend.max_tokens
-        written = yield from asking(state, plan.backend, "reason", prompt, begun, tokens, settings.step_usd)
+        if k in past:
+            written = recalled(state, past[k])
+        else:
+            written = yield from asking(state, plan.backend, "reason", prompt, begun, tokens, settings.step_usd)
         if written.error or not written.calls:
             rows = rows or [missing(state, written)]
             rows[-1] |= {"error": written.error, "stop_reason": "error" if written.error else "budget"}
             break
-        rows.append(graded(state, written))
+        watch.settled(rows[-1:])
+        rows.append(graded(state, written) | {"is_replayed": k in past})
+        watch.seen(rows[-1])
         if k == settings.iterations or method == SAMPLES or (why := ended(state, rows, written)):
             rows[-1]["stop_reason"] = "fixed" if k == settings.iterations or method == SAMPLES else why
             break
-        note: Note = yield from handed_on(state, rows, written)
-        rows[-1] |= note.columns | {"cum_tokens": state.spent.completion, "cum_usd": state.spent.usd}
+        before = state.spent.usd
+        if k < plan.past.upto and past.get(k, {}).get("summary") is not None:
+            note = recalled_note(state, past[k])
+        else:
+            note = yield from handed_on(state, rows, written)
+        rows[-1] |= note.columns | {"summary_usd": state.spent.usd - before}
+        rows[-1] |= {"cum_tokens": state.spent.completion, "cum_usd": state.spent.usd}
+        watch.seen(rows[-1])
         if why := stuck(state, note):
             rows[-1] |= {"stop_reason": why, "error": note.error}
             break
         state.notes = [note.text] if settings.memory == "running" and note.is_asked else [*state.notes, note.text]
         prompt, begun = following(state, note)
-    return rows if method == SAMPLES else [*rows, *carried(rows[-1], settings.iterations)]
+    ends = [] if method == SAMPLES else carried(rows[-1], settings.iterations)
+    watch.settled([rows[-1], *ends])
+    return [*rows, *ends]
+
+
+def recalled(state: ChainState, row: Mapping[str, Any]) -> Written:
+    """An attempt as another evaluation has it; it counts as the chain's own."""
+    spent = Spent(row["prompt_tokens"], row["reasoning_tokens"], row["reasoning_usd"])
+    state.spent.completion += spent.completion
+    state.spent.usd += spent.usd
+    return Written(row["reasoning"], row["finish_reason"], spent, row["calls"])
+
+
+def recalled_note(state: ChainState, row: Mapping[str, Any]) -> Note:
+    """What that evaluation handed on after it."""
+    state.spent.completion += row["summary_tokens"] or 0
+    state.spent.usd += row["summary_usd"] or 0.0
+    return Note(row["summary"], row["summary_tokens"], bool(row["summary_cut"]))
 
 
 def handed_on(state: ChainState, rows: Sequence[Row], written: Written) -> Talk:
@@ -208,17 +235,20 @@ def graded(state: ChainState, written: Written) -> Row:
         "finish_reason": written.finish_reason,
         "reasoning": written.text,
         "reasoning_tokens": written.spent.completion,
+        "reasoning_usd": written.spent.usd,
         "prompt_tokens": written.spent.prompt,
         "calls": written.calls,
         "summary": None,
         "summary_tokens": None,
         "summary_cut": None,
+        "summary_usd": None,
         "prompt_sha256": (plan.again if is_again else plan.reason).sha256,
         "cum_tokens": state.spent.completion,
         "cum_usd": state.spent.usd,
         "stop_reason": None,
         "error": None,
         "is_carried": False,
+        "is_replayed": False,
     }
 
 
@@ -230,6 +260,7 @@ def head(state: ChainState) -> Row:
         "id": state.problem.id,
         "chain": state.number,
         "iteration": state.iteration,
+        "problem_hash": fingerprint([state.problem]),
         "gold": state.problem.answer,
         "year": None if year is None else str(year),
     }
@@ -271,37 +302,6 @@ def stuck(state: ChainState, note: Note) -> str | None:
 
 def carried(row: Row, iterations: int) -> list[Row]:
     """The last row again for every iteration that a chain did not need: its answer stands, and nothing is spent."""
-    nothing = dict.fromkeys(("reasoning", "summary", "summary_tokens", "summary_cut"))
-    nothing |= {"reasoning_tokens": 0, "prompt_tokens": 0, "calls": 0, "is_carried": True}
+    nothing = dict.fromkeys(("reasoning", "summary", "summary_tokens", "summary_cut", "summary_usd"))
+    nothing |= {"reasoning_tokens": 0, "reasoning_usd": 0.0, "prompt_tokens": 0, "calls": 0, "is_carried": True}
     return [row | nothing | {"iteration": k} for k in range(row["iteration"] + 1, iterations + 1)]
-
-
-def driven(chains: Sequence[Talk], callers: Mapping[str, Caller]) -> list[list[Row]]:
-    """Let all chains think, each as far as it waits for an answer, then answer all that wait; ``callers`` by role."""
-    rows: dict[int, list[Row]] = {}
-    rounds = 0
-    waiting: dict[int, list[Request]] = {}
-
-    def go_on(i: int, answers: list[Completion] | None) -> None:
-        try:
-            waiting[i] = chains[i].send(answers) if answers is not None else next(chains[i])
-        except StopIteration as ended:
-            rows[i] = ended.value
-
-    for i in range(len(chains)):
-        go_on(i, None)
-    while waiting:
-        rounds += 1
-        asked = [(i, request) for i, requests in waiting.items() for request in requests]
-        answers: dict[int, list[Completion]] = {i: [] for i in waiting}
-        for role, caller in callers.items():
-            mine = [(i, request) for i, request in asked if request.about["role"] == role]
-            if mine:
-                with progress(f"round {rounds}, {role}", len(mine), unit="calls") as advance:
-                    completions = caller.complete([request for _, request in mine], advance)
-                for (i, _), done in zip(mine, completions, strict=True):
-                    answers[i].append(done)
-        waiting.clear()
-        for i, given in answers.items():
-            go_on(i, given)
-    return [rows[i] for i in range(len(chains))]

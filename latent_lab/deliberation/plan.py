@@ -1,14 +1,16 @@
 """A plan: the settings of a loop with all that was left to the backend filled in, and checked against what it can do."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from latent_lab.config import ConfigError
 from latent_lab.deliberation.backends import Backend
 from latent_lab.deliberation.prompts import Prompt, load_prompt
-from latent_lab.deliberation.settings import ASKING, BEGINNING, LATENT, Settings
+from latent_lab.deliberation.replay import Past
+from latent_lab.deliberation.settings import ASKING, BEGINNING, LATENT, SAMPLES, Settings
 from latent_lab.deliberation.texts import Spans
 from latent_lab.grading.answers import Equivalence, Grading
+from latent_lab.problems import Problem
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,9 @@ class Plan:
     summarise: Prompt
     summarise_chunk: Prompt
     running: Prompt
+    past: Past
+    donors: Mapping[str, Problem] = field(default_factory=dict)
+    """Whose thoughts a control hands on: for each problem of a split the next one, whichever are chosen."""
 
     @property
     def prompts(self) -> dict[str, dict[str, str]]:
@@ -35,12 +40,25 @@ class Plan:
         kinds = ("reason", "again", "summarise", "summarise_chunk", "running")
         return {kind: {"name": getattr(self, kind).name, "sha256": getattr(self, kind).sha256} for kind in kinds}
 
+    @property
+    def chains(self) -> list[tuple[str, int]]:
+        """Method and number of every chain of a problem, first attempts that only vote last."""
+        again = [(method, number) for method in self.methods for number in range(self.settings.chains)]
+        return again + [(SAMPLES, number) for number in range(self.settings.num_samples)]
+
+    @property
+    def num_attempts(self) -> int:
+        """How many rows a problem has in the end."""
+        return len(self.methods) * self.settings.chains * (self.settings.iterations + 1) + self.settings.num_samples
+
     def kept(self, text: str, spans: Spans) -> int:
         """How many tokens of a trace are kept."""
         return self.settings.k if self.share is None else max(round(self.share * len(spans(text))), 1)
 
 
-def planned(settings: Settings, backend: Backend, summariser: Backend, extractors: Sequence[str] = ()) -> Plan:
+def planned(
+    settings: Settings, backend: Backend, summariser: Backend, extractors: Sequence[str] = (), past: Past | None = None
+) -> Plan:
     """Fill in what is ``auto`` or empty; :class:`ConfigError` for what the backend cannot do. ``extractors`` are a run's own."""
     suits = backend.suits
     methods = tuple(settings.methods) or suits.methods
@@ -94,4 +112,5 @@ def planned(settings: Settings, backend: Backend, summariser: Backend, extractor
         load_prompt("summarise", settings.summarise),
         load_prompt("summarise", settings.summarise_chunk),
         load_prompt("running", settings.running),
+        past or Past(),
     )

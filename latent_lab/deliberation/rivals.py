@@ -13,11 +13,14 @@ from typing import Any
 
 from latent_lab.deliberation.compared import corrected, verdict
 from latent_lab.deliberation.settings import SAMPLES
+from latent_lab.deliberation.weights import weight, weighted_maj_at_k
 from latent_lab.grading.answers import normalise
 from latent_lab.grading.statistics import maj_at_k, mean_interval, paired_difference, pass_at_k, sign_flip
 
 Row = Mapping[str, Any]
 VOTE, PASS = "vote of first attempts", "any of first attempts right (knows gold)"
+THEN_VOTE, BY = ", then vote", " by "
+"""How a method's chains that vote are called, and votes that are weighted."""
 UNIT = 120
 """Scores are rounded to so many parts of a problem for the sign-flip test, which takes whole numbers."""
 RIGHT = "right"
@@ -36,8 +39,8 @@ class Point:
     """Of each problem, in the order of all points."""
 
 
-def curves(rows: Sequence[Row]) -> dict[str, list[Point]]:
-    """The points of every recipe, from the rows of all samples, carried ones included."""
+def curves(rows: Sequence[Row], weights: Sequence[str] = ()) -> dict[str, list[Point]]:
+    """The points of every recipe, from the rows of all samples, carried ones included; ``weights`` are for votes besides."""
     groups: dict[str, dict[str, dict[int, list[Row]]]] = {}
     for row in rows:
         groups.setdefault(row["method"], {}).setdefault(str(row["id"]), {}).setdefault(row["chain"], []).append(row)
@@ -47,10 +50,15 @@ def curves(rows: Sequence[Row]) -> dict[str, list[Point]]:
         last = max(row["iteration"] for chains in problems.values() for rows_of in chains.values() for row in rows_of)
         found[method] = [one_chain(problems, k) for k in range(last + 1)]
         if (most := min(map(len, problems.values()))) > 1:
-            found[f"{method}, then vote"] = [voted(problems, last, k) for k in range(2, most + 1)]
+            found[f"{method}{THEN_VOTE}"] = [voted(problems, last, k) for k in range(2, most + 1)]
+            for by in weights:
+                found[f"{method}{THEN_VOTE}{BY}{by}"] = [voted(problems, last, k, by=by) for k in range(2, most + 1)]
     if firsts:
         most = min(map(len, firsts.values()))
         found[VOTE] = [voted(firsts, 0, k) for k in range(1, most + 1)]
+        for by in weights:
+            if by != "agreement":  # a first attempt agrees with itself: that is the plain vote
+                found[f"{VOTE}{BY}{by}"] = [voted(firsts, 0, k, by=by) for k in range(1, most + 1)]
         found[PASS] = [voted(firsts, 0, k, is_pass=True) for k in range(1, most + 1)]
     return found
 
@@ -65,17 +73,21 @@ def one_chain(problems: Problems, k: int) -> Point:
     return Point(k, tokens, tuple(fmean(row["correct"] for row in rows) for rows in at))
 
 
-def voted(problems: Problems, k: int, votes: int, *, is_pass: bool = False) -> Point:
+def voted(problems: Problems, k: int, votes: int, *, is_pass: bool = False, by: str | None = None) -> Point:
     """So many chains at iteration k, all draws of them weighed alike: the chance that a vote is right, a tie shared.
 
-    With ``is_pass`` the chance that any of them is right. Answers vote as equal ones are written; which of them are
-    right, the rows say.
+    With ``is_pass`` the chance that any of them is right; with ``by`` each vote has that weight. Answers vote as equal ones are
+    written; which of them are right, the rows say.
     """
     scores, tokens = [], []
     for _, chains in sorted(problems.items()):
         at = [at_iteration(chain, k) for chain in chains.values()]
         right = sum(row["correct"] for row in at)
-        scores.append(pass_at_k(len(at), right, votes) if is_pass else maj_at_k(ballots(at), RIGHT, votes, key=str))
+        if by:
+            heavy = [weight(by, chain, k, tokens_at(row)) for chain, row in zip(chains.values(), at, strict=True)]
+            scores.append(weighted_maj_at_k(ballots(at), heavy, RIGHT, votes))
+        else:
+            scores.append(pass_at_k(len(at), right, votes) if is_pass else maj_at_k(ballots(at), RIGHT, votes, key=str))
         tokens.append(votes * fmean(tokens_at(row) for row in at))
     return Point(votes, fmean(tokens), tuple(scores))
 

@@ -16,6 +16,16 @@ CUT = ("length", "budget")
 
 def of_samples(path: Path) -> list[Chain]:
     """The chains of a file, or :class:`DataError`; first attempts that only vote are left out, being no chains."""
+    found = chains_of(rows_of(path), str(path))
+    if not found:
+        raise DataError(f"{path}: holds no chain; at least one is needed")
+    return found
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file, or :class:`DataError`."""
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file; allowed: the samples.jsonl that task=summarize writes")
     rows = []
     lines = decoded(path).rstrip("\n").split("\n")  # not splitlines: a text may hold other line breaks unescaped
     for number, line in enumerate(lines, start=1):
@@ -24,10 +34,14 @@ def of_samples(path: Path) -> list[Chain]:
             missing = f"it has no {lacking[0]}" if isinstance(row, dict) else "it is no object"
             raise DataError(f"{path}, row {number}: {missing}; allowed: the samples.jsonl that task=summarize writes")
         rows.append(row)
-    found = chains_of(rows, str(path))
-    if not found:
-        raise DataError(f"{path}: holds no chain; at least one is needed")
-    return found
+    return rows
+
+
+def unanswered(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The problems of which a chain ended in a failed call, or a chain that thinks again ended without an answer."""
+    ends = {(row["method"], str(row["id"]), row["chain"]): row for row in sorted(rows, key=lambda row: row["iteration"])}
+    failed = [row for row in ends.values() if row.get("error") or (row["answer"] is None and row["method"] != SAMPLES)]
+    return list(dict.fromkeys(str(row["id"]) for row in failed))
 
 
 def chains_of(rows: Sequence[Mapping[str, Any]], where: str) -> list[Chain]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 
 from latent_lab.deliberation.prompts import load_prompt
+from latent_lab.deliberation.selection import Selection
+from latent_lab.deliberation.weights import check_weights
 from latent_lab.grading.answers import Equivalence
 from latent_lab.grading.extraction import check_extractors
 
@@ -43,21 +45,27 @@ SAMPLES = "samples"
 
 
 @dataclass
-class Settings:
-    """Methods, memory, budgets, stopping, prompts, grading."""
+class Settings(Selection):
+    """Problems, methods, memory, budgets, stopping, prompts, grading."""
 
     methods: list[str] = field(default_factory=list)
     """Ways to think again, compared on the same first attempts: whole, chunked, running, segment, first_k, last_k, random_k,
     post_think, answer_only, tail, wait, longer; for a run that thinks in slots also thoughts and its controls thoughts_zeroed and
-    thoughts_another. Empty: what suits the backend."""
-    problems: int | None = 200
-    """The first so many problems are thought about; null: all."""
+    thoughts_another (the next problem of the split lends its own). Empty: what suits the backend."""
     iterations: int = 4
     """Times that is thought again after the first attempt."""
     chains: int = 4
     """Chains for each problem and method, each with its own seed; they vote in the end."""
     samples: int | None = None
     """First attempts for each problem, for votes; null: as many as all chains think in all."""
+    replay: str | None = None
+    """Another ``task=summarize`` (its folder, or its name below outputs) whose chains go on here; null: chains begin here."""
+    from_iteration: int = 0
+    """The last attempt that is taken from there, with the notes before it; the note on it is the first that is new."""
+    changed: list[str] = field(default_factory=list)
+    """Settings that made those attempts and may be others here, such as backend.model; any other difference is refused."""
+    weights: list[str] = field(default_factory=list)
+    """Weighted votes beside the plain ones: by ``agreement`` inside a chain, by ``brevity``."""
     memory: str = "all"
     """What an iteration sees of those before it: what ``all`` or the ``last`` handed on, a ``window`` of the last ones, or one
     ``running`` text that each summary carries on. Where it begins the reply, it is what was handed on last."""
@@ -118,6 +126,7 @@ class Settings:
         return self.samples or self.chains * (self.iterations + 1)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, given, allowed in (
             *(("methods", method, METHODS) for method in self.methods),
             ("memory", self.memory, MEMORIES),
@@ -133,6 +142,7 @@ class Settings:
         self._check_numbers()
         self._check_prompts()
         check_extractors(self.extractors)
+        check_weights(self.weights)
         Equivalence(self.equivalence)
 
     def _check_numbers(self) -> None:
@@ -148,7 +158,7 @@ class Settings:
             "overlap": 0,
             "agree": 2,
         }
-        least |= {"step_tokens": 1, "chain_tokens": 1, "summary_tokens": 1}
+        least |= {"from_iteration": 0, "step_tokens": 1, "chain_tokens": 1, "summary_tokens": 1}
         for name, smallest in least.items():
             if (value := getattr(self, name)) is not None and value < smallest:
                 raise ValueError(f"{name}={value}: allowed are {smallest} and more")
@@ -157,6 +167,11 @@ class Settings:
                 raise ValueError(f"{name}={value}: allowed are numbers above 0")
         if self.iterations > 999:
             raise ValueError(f"iterations={self.iterations}: allowed are 1 to 999")
+        if not self.replay and (self.from_iteration or self.changed):
+            name = "from_iteration" if self.from_iteration else "changed"
+            raise ValueError(f"{name}={getattr(self, name)}: nothing is replayed; allowed: with task.replay=FOLDER")
+        if self.from_iteration >= self.iterations:
+            raise ValueError(f"from_iteration={self.from_iteration}: allowed are 0 to below iterations={self.iterations}")
         if self.overlap >= self.chunk:
             raise ValueError(f"overlap={self.overlap}: allowed are 0 to below chunk={self.chunk}")
         if self.share is not None and not 0 < self.share <= 1:

@@ -46,7 +46,9 @@ def iterations(task: IterationsTask, job: Job) -> dict[str, Any]:
                 temporary.write_text(as_csv(result), encoding="utf-8")
             with atomic(folder / FIGURE) as temporary:
                 draw(result, temporary)
-            write(folder / PAGE, "iterations.html.j2", [folder / FIGURE], [*map(as_typed, job.command)], result=result)
+            write(
+                folder / PAGE, "iterations.html.j2", [folder / FIGURE], [*map(as_typed, job.command)], result=result, cases=None
+            )
             run.finish({**result, "seconds": round(time.monotonic() - started, 3)})
         else:
             say_complete(folder)

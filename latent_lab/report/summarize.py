@@ -5,7 +5,8 @@ import io
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,19 +14,27 @@ from latent_lab.calls.ledger import open_ledger, totals
 from latent_lab.config import NOT_RESULT, ConfigError, EvalConfig, Nothing
 from latent_lab.deliberation.analysis import analysis
 from latent_lab.deliberation.backends import Backend, LabRun
+from latent_lab.deliberation.board import Board, Row
 from latent_lab.deliberation.chains import checked
-from latent_lab.deliberation.loop import chain, driven
+from latent_lab.deliberation.driving import driven
+from latent_lab.deliberation.loop import chain
 from latent_lab.deliberation.plan import Plan, planned
+from latent_lab.deliberation.replay import Past, amount, num_samples, past_of
 from latent_lab.deliberation.rivals import at_equal_tokens, curves, drawn
-from latent_lab.deliberation.samples import chains_of
-from latent_lab.deliberation.settings import METHODS, SAMPLES
+from latent_lab.deliberation.samples import chains_of, rows_of, unanswered
+from latent_lab.deliberation.settings import METHODS
+from latent_lab.deliberation.weights import WEIGHTS
 from latent_lab.files import atomic
 from latent_lab.job import Job
 from latent_lab.overrides import as_typed
-from latent_lab.problems import DataError, Problem, fingerprint
+from latent_lab.problems import Problem, fingerprint
+from latent_lab.progress import progress
+from latent_lab.provenance import redact_command
+from latent_lab.report.cards import KINDS, cards, counts
 from latent_lab.report.iterations import aligned
 from latent_lab.report.iterations import in_words as iterations_in_words
 from latent_lab.report.iterations_figure import draw
+from latent_lab.report.live import View, serving
 from latent_lab.report.study_page import interval, p_value, write
 from latent_lab.report.summarize_figure import draw_tokens
 from latent_lab.run import RESULT, open_run, say_complete
@@ -37,7 +46,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TABLES, TOKENS, ITERATIONS, PAGE = "tables.csv", "tokens.png", "iterations.png", "report.html"
-Row = dict[str, Any]
 
 
 class DeliberationError(ValueError):
@@ -52,19 +60,20 @@ def summarize(task: "SummarizeTask", job: Job) -> dict[str, Any]:
     folder = Path(config.out) if config.out else Path(config.outputs) / "summarize" / job.slug
     if config.run and not config.out:
         folder = config.run_folder / "eval" / job.slug
-    hashes = {f"{kind}_prompt": each["sha256"] for kind, each in plan.prompts.items()}
-    identity = {"problems": fingerprint(problems), **hashes, **plan.summariser.identity(config), **plan.backend.identity(config)}
+    identity = identity_of(plan, problems, job)
     options: dict[str, Any] = {"command": job.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
     with open_run(folder, {**job.plain, **identity}, **options) as run:
         if run.result is None:
             plan.backend.check_ready(config)
             plan.summariser.check_ready(config)
             run.track(config.tracker, job_type="eval", group=job.group)
-            rows, calls = deliberated(plan, problems, folder, config)
-            run.samples(rows)
-            check_errors(rows, task.max_errors)
-            result = {"task": "summarize", **described(plan, problems), "calls": totals(calls), **found(rows, plan, config.seed)}
-            shown(result, folder, [*map(as_typed, job.command)])
+            board, command = Board(keep=run.sample), redact_command([*map(as_typed, job.command)])
+            with followed(task, View(board, plan, problems, command, folder / PAGE)):
+                rows, calls = deliberated(plan, problems, folder, config, board)
+                run.samples(rows)
+                check_errors(rows, task.max_errors)
+                result = {"task": "summarize", **described(plan, rows), "calls": totals(calls), **found(rows, plan, config.seed)}
+                shown(result, folder, command, board, problems)
             run.finish({**result, "seconds": round(time.monotonic() - started, 3)})
         else:
             say_complete(folder)
@@ -73,6 +82,15 @@ def summarize(task: "SummarizeTask", job: Job) -> dict[str, Any]:
         log.info("%s", line)
     log.info("%s: %s", folder, ", ".join((PAGE, TOKENS, ITERATIONS, TABLES, SAMPLES_FILE, RESULT)))
     return stored
+
+
+@contextmanager
+def followed(task: "SummarizeTask", view: View) -> Iterator[None]:
+    """Show the page meanwhile, where it is asked for."""
+    with serving(view, task.port) if task.page or task.port else nullcontext() as address:
+        if address:
+            log.info("to be followed on %s (only this machine reaches it)", address)
+        yield
 
 
 def prepared(task: "SummarizeTask", config: EvalConfig) -> tuple[Plan, list[Problem]]:
@@ -91,26 +109,46 @@ def prepared(task: "SummarizeTask", config: EvalConfig) -> tuple[Plan, list[Prob
         extractors, dataset = trained.stage.extractors, dataset or trained.dataset
         backend = backend.settled(config)
     summariser: Backend = backend if isinstance(config.summariser, Nothing | None) else config.summariser
-    plan = planned(task, backend, summariser, extractors)
-    problems = dataset.load(config.split)[: config.limit][: task.problems]
-    if not problems:
-        raise DataError(f"split={config.split}: the dataset has no problem there; choose another split or dataset")
-    if len(problems) < 2 and (method := "thoughts_another") in plan.methods:
-        raise ConfigError("task.methods", method, "with one problem there is no other; allowed: two problems, or thoughts_zeroed")
-    return plan, problems
+    past = past_of(config.folder(task.replay), task.from_iteration) if task.replay else Past()
+    if task.replay and not task.samples:
+        task = replace(task, samples=max(num_samples(past), task.chains))
+    plan = planned(task, backend, summariser, extractors, past)
+    failed = unanswered(rows_of(config.folder(task.errors_of) / SAMPLES_FILE)) if task.errors_of else ()
+    split = dataset.load(config.split)
+    problems = task.selected(split, config.limit, failed)
+    if len(split) < 2 and (method := "thoughts_another") in plan.methods:
+        rest = "the split has one problem, so there is no other; allowed: a split of two, or thoughts_zeroed"
+        raise ConfigError("task.methods", method, rest)
+    donors = {one.id: another for one, another in zip(split, [*split[1:], *split[:1]], strict=True)}
+    return replace(plan, donors=donors), problems
 
 
-def deliberated(plan: Plan, problems: Sequence[Problem], folder: Path, config: EvalConfig) -> tuple[list[Row], list[Row]]:
-    """The rows of all samples, and those of the ledger. What the ledger knows is not asked again: a killed command goes on."""
+def identity_of(plan: Plan, problems: Sequence[Problem], job: Job) -> dict[str, str]:
+    """What decides the result though no setting shows it; ConfigError where what is replayed was made otherwise."""
+    hashes = {f"{kind}_prompt": each["sha256"] for kind, each in plan.prompts.items()}
+    models = plan.summariser.identity(job.config) | plan.backend.identity(job.config)
+    identity = {"problems": fingerprint(problems), **hashes, **models}
+    plan.past.check(plan.settings, plan.methods, problems, {**job.plain, **identity})
+    return identity | plan.past.identity
+
+
+def deliberated(
+    plan: Plan, problems: Sequence[Problem], folder: Path, config: EvalConfig, board: Board | None = None
+) -> tuple[list[Row], list[Row]]:
+    """The rows of all samples, and those of the ledger. What the ledger knows is not asked again: a killed command goes on.
+
+    ``board`` is told of everything on the way.
+    """
+    board = board or Board()
     with ExitStack() as stack:
         ledger = stack.enter_context(open_ledger(folder))
         thinks = stack.enter_context(plan.backend.opened(ledger, config))
         same = plan.summariser is plan.backend
         sums_up = thinks if same else stack.enter_context(plan.summariser.opened(ledger, config))
-        wanted = [(method, number) for method in plan.methods for number in range(plan.settings.chains)]
-        wanted += [(SAMPLES, number) for number in range(plan.settings.num_samples)]
-        pairs = list(zip(problems, [*problems[1:], *problems[:1]], strict=True))
-        talks = [chain(plan, thinks.spans, method, problem, n, donor) for method, n in wanted for problem, donor in pairs]
+        board.calls = ledger.rows
+        total = len(problems) * plan.num_attempts
+        board.advance = stack.enter_context(progress("thinking", total, unit="attempts", note=board.in_words))
+        talks = [chain(plan, thinks.spans, method, each, n, board) for method, n in plan.chains for each in problems]
         rows = driven(talks, {"reason": thinks.caller, "summary": sums_up.caller})
         return [row for each in rows for row in each], list(ledger.rows)
 
@@ -126,9 +164,12 @@ def check_errors(rows: Sequence[Row], most: float) -> None:
         )
 
 
-def described(plan: Plan, problems: Sequence[Problem]) -> dict[str, Any]:
-    """Who thought, and how."""
+def described(plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
+    """Who thought, and how, and what was taken from elsewhere."""
     settings = plan.settings
+    taken = {"from": settings.replay, "iteration": plan.past.upto, "changed": settings.changed, **amount(rows, plan.past.upto)}
+    if plan.backend.cost(1, 0, 1) is None:
+        taken["cost_usd"] = None
     return {
         "about": {method: METHODS[method] for method in plan.methods},
         "num_samples": settings.num_samples,
@@ -137,13 +178,15 @@ def described(plan: Plan, problems: Sequence[Problem]) -> dict[str, Any]:
         "num_thoughts": plan.backend.num_thoughts,
         "stop": settings.stop,
         "extractors": list(plan.grading.extractors),
+        "weights": {name: WEIGHTS[name] for name in settings.weights},
         "prompts": plan.prompts,
+        **({"replayed": taken} if settings.replay else {}),
     }
 
 
 def found(rows: Sequence[Row], plan: Plan, seed: int) -> dict[str, Any]:
     """The analysis of the chains, the curves, and the comparison at the tokens of one chain and of all chains."""
-    points = curves(rows)
+    points = curves(rows, plan.settings.weights)
     one = points[plan.methods[0]][-1].tokens
     budgets = {"one chain": one, **({"all chains": one * plan.settings.chains} if plan.settings.chains > 1 else {})}
     return {
@@ -164,7 +207,7 @@ def stops(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
     return counts
 
 
-def shown(result: Mapping[str, Any], folder: Path, command: Sequence[str]) -> None:
+def shown(result: Mapping[str, Any], folder: Path, command: Sequence[str], board: Board, problems: Sequence[Problem]) -> None:
     """Write tables, figures and page."""
     with atomic(folder / TABLES) as temporary:
         temporary.write_text(as_csv(result), encoding="utf-8")
@@ -172,7 +215,9 @@ def shown(result: Mapping[str, Any], folder: Path, command: Sequence[str]) -> No
         draw_tokens(result, temporary)
     with atomic(folder / ITERATIONS) as temporary:
         draw(dict(result), temporary)
-    write(folder / PAGE, "iterations.html.j2", [folder / TOKENS, folder / ITERATIONS], command, result=result)
+    kinds = {name: meaning for name, meaning in KINDS.items() if name != "going_on"}
+    cases = {"cards": cards(board, problems), "counts": counts(board, problems), "kinds": kinds, "total": len(problems)}
+    write(folder / PAGE, "iterations.html.j2", [folder / TOKENS, folder / ITERATIONS], command, result=result, cases=cases)
 
 
 def as_csv(result: Mapping[str, Any]) -> str:
@@ -202,6 +247,8 @@ def in_words(result: Mapping[str, Any]) -> Iterator[str]:
     money = "" if calls["cost_usd"] is None else f", {calls['cost_usd']:.4f} US dollars"
     tokens = f"{calls['tokens']['prompt']:,} tokens read, {calls['tokens']['completion']:,} written"
     yield f"{calls['calls']} calls ({calls['failed']} failed), {tokens}{money}"
+    if taken := result.get("replayed"):
+        yield f"{taken['attempts']} attempts ({taken['tokens']:,} tokens) are taken from {taken['from']} and in no call above"
 
 
 def equal_row(name: str, recipe: Mapping[str, Any], pair: Mapping[str, Any] | None) -> list[str]:

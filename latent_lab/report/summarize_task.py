@@ -16,6 +16,16 @@ class SummarizeTask(Settings):
     needs_run: ClassVar[bool] = False
     takes_backend: ClassVar[bool] = True
 
+    page: bool = False
+    """Show a page on 127.0.0.1 that follows the experiment."""
+    port: int = 0
+    """Port of the page, which is then shown; 0 takes a free one where ``page`` asks for it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"port={self.port}: allowed are 0 (a free one) to 65535")
+
     def run(self, job: "Job") -> dict[str, Any]:
         """Deliberate, write ledger, samples, tables, figures and page, and then ``result.json``, and return the result."""
         from latent_lab.report.summarize import summarize

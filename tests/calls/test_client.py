@@ -420,3 +420,16 @@ def test_two_processes_cannot_write_one_ledger(tmp_path: Path) -> None:
     assert str(second.value) == f"{path} is being written by another process: wait for it to end, or take another folder"
     with open_ledger(tmp_path):
         pass
+
+
+def test_every_request_hears_its_answer_as_soon_as_it_is_there(tmp_path: Path) -> None:
+    """The slow one is the last to be heard; equal ones are asked once and both hear."""
+    with FaultServer({"slow": [Act(wait=0.4, body=answer("late"))]}).running() as faults:
+        heard: list[tuple[int, str | None]] = []
+        requests = [asked("slow"), asked("a"), asked("a")]
+        with open_ledger(tmp_path) as ledger, Client(server_at(faults), ledger) as client:
+            client.complete(requests, told=lambda place, done: heard.append((place, done.text)))
+            assert heard == [(1, "echo a"), (2, "echo a"), (0, "late")]
+            client.complete(requests[1:2], told=lambda place, done: heard.append((place, done.text)))
+    assert heard[3:] == [(0, "echo a")]  # from the ledger, too
+    assert len(faults.seen) == 2

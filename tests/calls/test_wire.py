@@ -75,7 +75,9 @@ def test_a_model_here_answers_once_and_its_calls_are_rows(tmp_path: Path) -> Non
     for is_cached in (False, True):
         with open_ledger(tmp_path) as ledger:
             here = Here(ledger, {"model": "m", "temperature": 0}, answer, batch_size=2)
-            done = here.complete(requests)
+            heard: dict[int, Completion] = {}
+            done = here.complete(requests, told=heard.__setitem__)
+        assert [heard[place] for place in range(4)] == done
         assert [(each.text, each.is_cached) for each in done] == [(f"{x}!", is_cached) for x in "abac"]
     assert batches == [2, 1]
     assert [(row["role"], row["cost_usd"]) for row in read_ledger(tmp_path)] == [("reason", 0.0)] * 3

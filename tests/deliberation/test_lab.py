@@ -154,6 +154,18 @@ def test_the_same_command_in_other_batches_gives_the_same_bytes_and_goes_on_wher
     assert sorted(keys) == sorted(json.loads(line)["key_sha256"] for line in whole)
 
 
+def test_its_chains_go_on_in_another_folder_as_if_they_had_never_stopped(outputs: Path, tmp_path: Path) -> None:
+    evaluate(outputs / "text", *SMALL, f"out={tmp_path / 'whole'}")
+    replay = (f"task.replay={tmp_path / 'whole'}", "task.from_iteration=1")
+    found = evaluate(outputs / "text", *SMALL, *replay, f"out={tmp_path / 'rest'}")
+    whole, rest = (rows(tmp_path / name / "samples.jsonl") for name in ("whole", "rest"))
+    assert [row | {"is_replayed": False} for row in rest] == whole
+    assert {row["iteration"] for row in rows(tmp_path / "rest" / "calls.jsonl")} == {2}
+    assert found["calls"]["calls"] == 2 * 5 - sum(row["is_carried"] for row in rest)
+    assert (found["replayed"]["iteration"], found["replayed"]["attempts"]) == (1, 4 * 5 + 2 * 5)
+    assert evaluate(outputs / "text", *SMALL, *replay, f"out={tmp_path / 'rest'}") == found
+
+
 def test_its_samples_are_read_by_the_task_that_analyses_chains(outputs: Path, tmp_path: Path) -> None:
     found = evaluate(outputs / "text", *SMALL, f"out={tmp_path / 'o'}")
     made = job("eval", ["task=iterations", f"path={tmp_path / 'o' / 'samples.jsonl'}", f"out={tmp_path / 'again'}"])

@@ -14,6 +14,7 @@ from latent_lab.calls.client import LatentMemory, Request
 from latent_lab.calls.reply import Usage
 from latent_lab.config import ConfigError
 from latent_lab.deliberation.lab import UNTHOUGHT, Lab, load
+from latent_lab.grading.session import trained_config
 from latent_lab.job import job
 
 SLOTS = 2
@@ -156,9 +157,11 @@ def test_the_default_of_a_run_that_thinks_hands_thoughts_on_beside_its_control(o
     handed = [row for row in rows(tmp_path / "o" / "calls.jsonl") if "memory" in row]
     whose = {(row["method"], row["iteration"], row["memory"]["attempts"], row["memory"]["keep"]) for row in handed}
     assert whose == {(name, k, k, SLOTS) for name in recipes[1:] for k in (1, 2)}
-    questions = {row["memory"]["question"] for row in handed if row["method"] == "thoughts"}
+    split = [problem.question for problem in trained_config(outputs / "all").dataset.load("test")]
+    lender = dict(zip(split, split, strict=True)), dict(zip(split, [*split[1:], split[0]], strict=True))
+    own = {row["sample_id"]: row["memory"]["question"] for row in handed if row["method"] == "thoughts"}
     for row in handed:
-        assert row["memory"]["question"] in questions
+        assert row["memory"]["question"] == lender[row["method"] == "thoughts_another"][own[row["sample_id"]]]
     # Half its ledger gone, the same command computes the other half.
     whole = (tmp_path / "o" / "calls.jsonl").read_text().splitlines(keepends=True)
     kept, before = (tmp_path / "o" / "samples.jsonl").read_bytes(), result(tmp_path / "o")
@@ -198,7 +201,11 @@ def test_as_many_thoughts_are_handed_on_as_asked(outputs: Path, tmp_path: Path) 
             r"^task\.methods: given thoughts_zeroed; the backend has no thoughts to hand on",
         ),
         (None, ["task.methods=[thoughts]"], r"^task\.methods: given thoughts; the backend has no thoughts to hand on; allowed: "),
-        ("all", ["task.problems=1"], r"^task\.methods: given thoughts_another; with one problem there is no other; allowed: two"),
+        (
+            "all",
+            ["dataset=arithmetic", "dataset.size=1"],
+            r"^task\.methods: given thoughts_another; the split has one problem, so there is no other; allowed: a split of two",
+        ),
         ("all", ["task.thoughts=0"], r"^task\.thoughts: given 0; allowed: 1 and more$"),
     ],
 )
