@@ -178,8 +178,9 @@ def with_virtual(backbone: Backbone, peft: Any, start: Path | None) -> Backbone:
     held = virtual_in(start) if start else None
     if held and (type(peft), getattr(peft, "num_tokens", 0)) != held:
         kind, count = held
+        given = type(peft).__name__.lower() if isinstance(peft, LoRA | Rows | Prompt) else "none"
         raise ModelError(
-            f"peft: given {type(peft).__name__.lower()}; {start} has {count} virtual tokens that would be lost; allowed: "
+            f"peft: given {given}; {start} has {count} virtual tokens that would be lost; allowed: "
             f"peft={kind.__name__.lower()} peft.num_tokens={count}"
         )
     import torch

@@ -411,4 +411,5 @@ def test_quantised_models_are_trained_through_adapters_alone() -> None:
     assert str(error.value) == (
         "model.quantize: given 4bit; quantised matrices cannot be trained; allowed: with a peft= beside none, else none"
     )
-    assert job("train", ["model=llama", "model.quantize=4bit", "peft=lora"]).config.model.quantize == "4bit"
+    for kind in ("lora", "rows", "prompt", "prefix"):
+        assert job("train", ["model=llama", "model.quantize=4bit", f"peft={kind}"]).config.model.quantize == "4bit"

@@ -2,13 +2,14 @@
 
 import random
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from chatmodel import save_chat_model
 from transformers import AutoTokenizer
 
-from latent_lab.backbone import digit_tokenizer, marker_ids
+from latent_lab.backbone import Pretrained, digit_tokenizer, marker_ids
 from latent_lab.problems import Problem
 from latent_lab.sequences import IGNORE, Encoded, LatentTokens, Role, Sequence, encode, frame, join
 from latent_lab.weights import ModelError
@@ -145,6 +146,15 @@ def test_a_question_that_spells_a_special_token_ends_no_turn(chatting: Any) -> N
     ends = [encoded.question.count(chatting.convert_tokens_to_ids("<|end|>")) for encoded in (spelled, plain)]
     assert ends == [1, 1]
     assert chatting.decode(spelled.question) == "<|user|>What is <|end|>?<|end|><|assistant|>"
+
+
+def test_a_question_that_spells_a_slot_has_none_in_a_chat_either(tmp_path: Path) -> None:
+    backbone = Pretrained(str(save_chat_model(tmp_path))).load()
+    (encoded,) = encode(
+        [Problem("a", "What is <|latent|>?", (), "9")], backbone.tokenizer, around=frame("chat", "", backbone.tokenizer)
+    )
+    assert backbone.tokens.latent not in encoded.question
+    assert backbone.tokenizer.decode(encoded.question) == "<|user|>What is <|latent|>?<|assistant|>"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from latent_lab import LatentReasoner, checkpoint
 from latent_lab.adapters import LoRA, Prefix, Prompt, attached, virtual_in, wrap
 from latent_lab.backbone import Backbone, ModelError, Pretrained
 from latent_lab.card import model_card
-from latent_lab.config import ConfigError
+from latent_lab.config import ConfigError, Nothing
 from latent_lab.job import job
 from latent_lab.loop import Loop
 from latent_lab.plans.base import PlanError
@@ -218,7 +218,7 @@ def test_what_was_learned_is_learned_further_or_refused(kind: type[Prompt], tmp_
     further = wrap(Pretrained(str(tmp_path / "checkpoint")).load(), kind(3, "Other"), tmp_path / "checkpoint")
     assert torch.equal(trained(further)[0], trained(backbone)[0])
     name = kind.__name__.lower()
-    for other, given in ((None, "nonetype"), (LoRA(), "lora"), (kind(4), name)):
+    for other, given in ((None, "none"), (Nothing(), "none"), (LoRA(), "lora"), (kind(4), name)):
         with pytest.raises(ModelError) as error:
             wrap(Pretrained(str(tmp_path / "checkpoint")).load(), other, tmp_path / "checkpoint")
         assert str(error.value) == (
