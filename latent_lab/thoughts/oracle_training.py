@@ -69,6 +69,8 @@ def read_run(job: Job) -> Read:
     config = trained_config(folder)
     if not config.stage.has_slots:
         raise ConfigError("stage.run", given, "that run has no thoughts; allowed: a run trained with latent slots")
+    if config.stage.slots_when_said(config.stage.phases()[-1].stage):
+        raise ConfigError("stage.run", given, "that run writes between its thoughts; allowed: one whose prompts hold them")
     return Read(folder, config, plain, fingerprint(folder / CHECKPOINT / "model.safetensors"))
 
 
