@@ -332,6 +332,11 @@ def check_training(config: TrainConfig) -> None:
     if getattr(config.stage, "takes_plan", False) and config.stage.has_slots and config.stage.blocks is None:
         rest = "a step is thought after its planning tokens; allowed: [0], a plan= that has some, or stage=coconut"
         raise ConfigError("stage.stages", config.stage.stages, rest)
+    if getattr(config.plan, "model", None) == "" and (config.stage.has_slots or sees != "all"):
+        rest = (
+            "the run with plan=none that would embed the steps can have no thoughts, and no segments; allowed: a finished run, "
+        )
+        raise ConfigError("plan.model", "", rest + "a folder, or a name on the hub")
     if not isinstance(config.judge, Nothing | None):
         raise ConfigError("judge", type(config.judge).__name__, "training judges no answers; allowed: none")
     quantize, state = getattr(config.model, "quantize", "none"), getattr(config.model, "state", None)

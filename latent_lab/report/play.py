@@ -146,6 +146,10 @@ class Player:
     """Answers questions and applies edits; it remembers nothing between calls."""
 
     def __init__(self, at: Session, readers: Sequence[Reader]) -> None:
+        if at.solver.layout.slots_when_said(at.solver.stage):
+            raise PlayError(
+                f"run: {at.config.run} writes between its thoughts; allowed: runs whose thoughts stand in their prompts"
+            )
         self.at = at
         self.readers = tuple(readers)
 

@@ -57,6 +57,8 @@ def check_readable(config: EvalConfig) -> None:
     trained = trained_config(config.run_folder)
     if not trained.stage.has_slots:
         raise Unreadable(f"run: {config.run} has no latent slots, so there is no thought to read; allowed: runs that think")
+    if trained.stage.slots_when_said(trained.stage.phases()[-1].stage):
+        raise Unreadable(f"run: {config.run} writes between its thoughts; allowed: runs whose thoughts stand in their prompts")
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise Unreadable("task=thoughts: it works in one process; start it without torchrun")
 

@@ -210,11 +210,12 @@ def work(config: TrainConfig, at: Accelerator, run: Run, start: Path | None) -> 
     course.backbone, course.reasoner = best, checkpoint.thinking(run.folder / CHECKPOINT, best, info).to(at.device)
     solver = course.solver(info.stage)
     rows = solver.graded(valid, course.valid)
+    measured = config.stage.measures(solver, valid, course.valid, rows)  # before rows are written: it notes something in them
     run.samples(rows)
     return {
         "split": "valid",
         **summary(rows),
-        **config.stage.measures(solver, valid, course.valid, rows),
+        **measured,
         "floors": floors(solver, course.valid, valid, info.majority),
         "teacher_forced_exact": teacher_forced(solver, [config.stage.sequence(p, best.tokens, info.stage) for p in course.valid]),
         "seed": config.seed,

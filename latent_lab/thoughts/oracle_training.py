@@ -73,6 +73,8 @@ def read_run(job: Job) -> Read:
         raise ConfigError(
             "stage.run", given, "an oracle has no place for its virtual tokens; allowed: runs with peft=none, lora or rows"
         )
+    if config.stage.slots_when_said(config.stage.phases()[-1].stage):
+        raise ConfigError("stage.run", given, "that run writes between its thoughts; allowed: one whose prompts hold them")
     return Read(folder, config, plain, checkpoint.weights_hash(folder / CHECKPOINT))
 
 

@@ -27,6 +27,8 @@ from latent_lab.problems import Problem
 from latent_lab.problems.arithmetic import Arithmetic as Sums
 from latent_lab.problems.arithmetic import addition
 from latent_lab.reasoner import LatentReasoner
+from latent_lab.report.play import PlayError
+from latent_lab.report.thoughts_reading import Unreadable
 from latent_lab.run import accelerator
 from latent_lab.schedule import Phase
 from latent_lab.sequences import IGNORE, Encoded
@@ -230,11 +232,18 @@ def test_what_is_measured_of_plans_before_thoughts(outputs: Path) -> None:
     assert graded["slots"] == "model"
 
 
-def test_a_run_that_thinks_between_lines_is_no_backend_and_has_no_attention_to_measure(outputs: Path) -> None:
+def test_what_takes_all_thoughts_from_the_prompt_refuses_a_run_that_writes_between_them(outputs: Path) -> None:
     with pytest.raises(PlanError, match=r"^run: .* thinks, and its thoughts are no tokens; allowed: runs that write all steps$"):
         evaluate(outputs / "thinks", "task=attention", "limit=4")
     with pytest.raises(ModelError, match="writes steps before it thinks"):
         load(EvalConfig(run=str(outputs / "thinks"), device="cpu", precision="fp32"), 0.0, 0, 8)
+    with pytest.raises(Unreadable, match=r"writes between its thoughts; allowed: runs whose thoughts stand in their prompts$"):
+        evaluate(outputs / "thinks", "task=thoughts", "limit=4")
+    with pytest.raises(PlayError, match="writes between its thoughts; allowed: runs whose thoughts"):
+        evaluate(outputs / "thinks", "task=play")
+    oracle = job("train", ["stage=oracle", "oracle=self", f"stage.run={outputs / 'thinks'}"])
+    with pytest.raises(ConfigError, match="that run writes between its thoughts; allowed: one whose prompts hold them"):
+        oracle.config.stage.train(oracle)
 
 
 # Settings
@@ -271,3 +280,12 @@ def test_without_planning_tokens_no_step_is_a_thought() -> None:
         "stage.stages: given [1]; a step is thought after its planning tokens; allowed: [0], a plan= that has some, or "
         "stage=coconut"
     )
+
+
+@pytest.mark.parametrize("settings", ["stage.stages=[1]", "stage.text_sees=segment"])
+def test_a_clustering_plan_names_its_model_where_the_run_without_tokens_could_not_be(settings: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^plan\.model: given nothing; the run with plan=none that would embed the steps can have"
+    ):
+        job("train", ["stage=planning", "plan=kmeans", settings])
+    assert job("train", ["stage=planning", "plan=kmeans", "plan.model=other", settings]).config.plan.model == "other"
