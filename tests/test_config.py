@@ -23,7 +23,7 @@ NEEDED = {"folder": ["model.path=some/model"], "file": ["dataset.path=problems.j
           "openai": ["judge.model=org/name"], "local": ["judge.path=some/model"],
           "annotate": ["judge=local", "judge.path=some/model"],
           "stage=oracle": ["oracle=self", "stage.run=some/run"], "experiment=oracle": ["stage.run=some/run"],
-          "experiment=oracle_emergent": ["stage.run=some/run"],
+          "experiment=oracle_emergent": ["stage.run=some/run"], "experiment=oracle_lora": ["stage.run=some/run"],
           **{f"oracle={kind}": ["stage=oracle", "stage.run=some/run"] for kind in ("self", "lora", "separate", "head")},
           **{f"plan={kind}": ["stage=planning"] for kind in options("plan") if kind != "none"},
           **{f"plan={kind}": ["stage=planning", "plan.model=some/run"] for kind in ("kmeans", "kmeans_balanced", "vae")},

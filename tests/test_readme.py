@@ -28,6 +28,7 @@ def test_every_command_composes(command: str, tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     for run in (
         "demo-seed1",
+        "coco",
         *(f"{name}-{seed}" for name in ("open", "sums-0.0", "sums-0.01", "sums-0.1", "sums-1.0") for seed in (1, 2, 3)),
         "stage=0",
         "stage=3",

@@ -21,7 +21,8 @@ def ready_oracle(task: ThoughtsTask, job: Job) -> Path:
     trained = trained_config(config.run_folder)
     kind = job.chosen("oracle") or "self"
     more = [text for text in job.overrides if text.startswith("oracle.")]
-    overrides = ["experiment=oracle", f"oracle={kind}", f"stage.run={config.run_folder}", f"seed={trained.seed}", *more]
+    preset = "oracle_lora" if kind == "lora" else "oracle"  # thin matrices want a course of their own
+    overrides = [f"experiment={preset}", f"oracle={kind}", f"stage.run={config.run_folder}", f"seed={trained.seed}", *more]
     overrides += [f"outputs={config.run_folder.parent}", f"device={config.device}", f"precision={config.precision}"]
     if not more:
         overrides.append(f"name={config.run_folder.name}-oracle-{kind}")

@@ -91,6 +91,14 @@ def test_what_the_run_already_says_cannot_be_given(outputs: Path, overrides: tup
         oracle(outputs, *overrides)
 
 
+def test_thin_matrices_have_a_course_of_their_own() -> None:
+    # With the steps that suit the matrices of a whole model an adapter's loss stays where it began.
+    whole, thin = (job("train", [f"experiment={name}", "stage.run=some/run"]).config for name in ("oracle", "oracle_lora"))
+    assert (thin.oracle.kind, thin.oracle.rank, thin.oracle.alpha) == ("lora", 32, 32)
+    assert thin.optim.matrix_lr < whole.optim.matrix_lr
+    assert thin.stage.epochs[0] > whole.stage.epochs[0]
+
+
 def test_an_oracle_needs_a_run_and_a_kind_and_no_other_stage_takes_one(outputs: Path) -> None:
     for overrides, said in (
         (["stage=oracle", "oracle=self"], "stage.run: given nothing"),
