@@ -11,9 +11,10 @@ import math
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -270,14 +271,38 @@ def _compare(folder: Path, given: dict[str, Any], ignore: frozenset[str]) -> Non
 
 def differing(stored: Mapping[str, Any], given: Mapping[str, Any], ignore: frozenset[str]) -> dict[str, str]:
     """In what two configs differ: by dotted key, the key with both values in words. What is in ``ignore`` may differ."""
-    # A group younger than the run, of which nothing is chosen, changes nothing.
-    given = {key: value for key, value in given.items() if key in stored or value != NOTHING}
-    left, right = flatten(stored), flatten(given)
+    left, right = flatten(stored), flatten(_without_younger(stored, given))
     return {
         key: f"{key}: stored {_shown(left, key)}, given {_shown(right, key)}"
         for key in {**left, **right}
         if _shown(left, key) != _shown(right, key) and not any(f"{key}.".startswith(f"{ignored}.") for ignored in ignore)
     }
+
+
+def _without_younger(stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without what is younger than the stored one and changes nothing.
+
+    These are groups of which nothing is chosen, and options at their defaults: an option is added with the default that leaves
+    everything as it was.
+    """
+    usual = _defaults(given.get("_target_")) if given.get("_target_") == stored.get("_target_") else {}
+    kept: dict[str, Any] = {}
+    for key, value in given.items():
+        is_known, before = key in stored, stored.get(key)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            kept[key] = _without_younger(before, value)
+        elif is_known or (value != NOTHING and not (key in usual and value == usual[key])):
+            kept[key] = value
+    return kept
+
+
+def _defaults(target: str | None) -> dict[str, Any]:
+    """The default of each option of a class named as in a config; a config in use has imported its classes."""
+    module, _, name = (target or "").rpartition(".")
+    made = getattr(sys.modules.get(module), name, None)
+    found = fields(made) if isinstance(made, type) and is_dataclass(made) else ()
+    usual = {each.name: each.default for each in found if each.default is not MISSING}
+    return usual | {each.name: each.default_factory() for each in found if each.default_factory is not MISSING}
 
 
 def _shown(flat: dict[str, Any], key: str) -> str:

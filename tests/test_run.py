@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from latent_lab.files import atomic, atomic_folder, flatten, repair, write_json, write_lines
 from latent_lab.run import RunConflict, accelerator, open_run, resolve_precision, seed_everything
+from latent_lab.stages.planning import Planning
 
 CONFIG = {"seed": 1, "optim": {"lr": 0.001, "betas": [0.9, 0.98]}, "device": "cpu", "tracker": {"project": "p", "tags": []}}
 COMMAND = ["latent_lab.train", "seed=1"]
@@ -147,6 +149,29 @@ def test_a_group_younger_than_the_run_changes_nothing_as_long_as_nothing_is_chos
         assert run.result == {"accuracy": 1}
     with pytest.raises(RunConflict), opened(tmp_path, {**CONFIG, "plan": {"_target_": "latent_lab.plans.base.General"}}):
         pass
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"template": "plain", "stages": [0]}, None),
+        ({"template": "chat"}, 'stage.template: stored nothing, given "chat"'),
+        ({"stages": [0, 1]}, "stage.stages.1: stored nothing, given 1"),
+        ({"colour": "plain"}, 'stage.colour: stored nothing, given "plain"'),
+        ({"kind": None}, "stage.kind: stored nothing, given null"),
+    ],
+)
+def test_an_option_younger_than_the_run_changes_nothing_at_its_default(tmp_path, more, said):
+    stage = {"_target_": f"{Planning.__module__}.Planning", "place": "front"}
+    config = {**CONFIG, "stage": stage}
+    with opened(tmp_path, config) as run:
+        run.finish({"accuracy": 1})
+    if said is None:
+        with opened(tmp_path, {**config, "stage": stage | more}) as run:
+            assert run.result == {"accuracy": 1}
+    else:
+        with pytest.raises(RunConflict, match=re.escape(said)), opened(tmp_path, {**config, "stage": stage | more}):
+            pass
 
 
 def test_another_config_stops_with_the_difference_and_what_to_do(tmp_path):
