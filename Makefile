@@ -4,7 +4,8 @@
 PYTHON ?= python3
 SEED ?= 1
 BIN := .venv/bin
-TESTS := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
+# Files in their order, not those of most tests first: the few tests of whole runs would come last, on one process.
+TESTS := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 help:  ## Show what can be made

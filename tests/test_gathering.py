@@ -48,7 +48,6 @@ def test_gathered_gradients_equal_plain_ones(family: str, most_kept: int, times:
         torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-12, msg=name)
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # of PEFT's calling it so
 def test_frozen_matrices_get_no_gradient_and_adapters_get_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model = with_lora(build("llama")).double()
