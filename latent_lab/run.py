@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -208,6 +208,13 @@ def finished(folder: Path, config: Mapping[str, Any], ignore: frozenset[str] = f
 def say_complete(folder: Path) -> None:
     """Say that a folder's result is there already and is used as it is."""
     log.info("%s is complete; its stored result is used (overwrite=true does it again)", folder)
+
+
+def say_result(folder: Path, lines: Iterable[str], files: Iterable[str]) -> None:
+    """Say what a result says, and last of all which files its folder holds."""
+    for line in lines:
+        log.info("%s", line)
+    log.info("%s: %s", folder, ", ".join(files))
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import io
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,9 +18,7 @@ from latent_lab.overrides import as_typed
 from latent_lab.report.iterations_figure import draw
 from latent_lab.report.iterations_task import IterationsTask
 from latent_lab.report.study_page import interval, p_value, write
-from latent_lab.run import RESULT, SAMPLES, open_run, say_complete
-
-log = logging.getLogger(__name__)
+from latent_lab.run import RESULT, SAMPLES, open_run, say_complete, say_result
 
 TABLES, FIGURE, PAGE = "tables.csv", "iterations.png", "report.html"
 
@@ -53,9 +50,7 @@ def iterations(task: IterationsTask, job: Job) -> dict[str, Any]:
         else:
             say_complete(folder)
     stored = run.result or {}
-    for line in in_words(stored):
-        log.info("%s", line)
-    log.info("%s: %s", folder, ", ".join((PAGE, FIGURE, TABLES, SAMPLES, RESULT)))
+    say_result(folder, in_words(stored), (PAGE, FIGURE, TABLES, SAMPLES, RESULT))
     return stored
 
 

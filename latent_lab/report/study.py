@@ -9,7 +9,6 @@ import csv
 import io
 import itertools
 import json
-import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,9 +30,7 @@ from latent_lab.report.graded import graded
 from latent_lab.report.study_figure import draw_study
 from latent_lab.report.study_page import write_page
 from latent_lab.report.table_runs import without_prefix
-from latent_lab.run import CONFIG, SAMPLES, open_run, say_complete
-
-log = logging.getLogger(__name__)
+from latent_lab.run import CONFIG, SAMPLES, open_run, say_complete, say_result
 
 TABLES, MATRICES, FIGURE, PAGE = "tables.csv", "confusion.png", "study.png", "report.html"
 GROUPS = ("steps", "operand_digits")
@@ -95,9 +92,7 @@ def study(asked: Job) -> dict[str, Any]:
         else:
             say_complete(folder)
     stored = run.result or {}
-    for line in in_words(stored):
-        log.info("%s", line)
-    log.info("%s: %s", folder, ", ".join(file.name for file in folder.iterdir() if not file.name.startswith(".")))
+    say_result(folder, in_words(stored), (file.name for file in folder.iterdir() if not file.name.startswith(".")))
     return stored
 
 

@@ -37,7 +37,7 @@ from latent_lab.report.iterations_figure import draw
 from latent_lab.report.live import View, serving
 from latent_lab.report.study_page import interval, p_value, write
 from latent_lab.report.summarize_figure import draw_tokens
-from latent_lab.run import RESULT, open_run, say_complete
+from latent_lab.run import RESULT, open_run, say_complete, say_result
 from latent_lab.run import SAMPLES as SAMPLES_FILE
 
 if TYPE_CHECKING:
@@ -78,9 +78,7 @@ def summarize(task: "SummarizeTask", job: Job) -> dict[str, Any]:
         else:
             say_complete(folder)
     stored = run.result or {}
-    for line in in_words(stored):
-        log.info("%s", line)
-    log.info("%s: %s", folder, ", ".join((PAGE, TOKENS, ITERATIONS, TABLES, SAMPLES_FILE, RESULT)))
+    say_result(folder, in_words(stored), (PAGE, TOKENS, ITERATIONS, TABLES, SAMPLES_FILE, RESULT))
     return stored
 
 
