@@ -36,6 +36,8 @@ def check_gradients(learner: SupervisedReasoner, batch: Batch, backbone: Backbon
     total: Tensor = sum(learner.weights[name] * term for name, term in terms.items())
     total.backward()
     used = sorted(set(batch.input_ids.flatten().tolist()) & set(reading.ids))
+    if not used:
+        log.warning("no planning token stands in the first batch: whether a gradient reaches their rows was not checked")
     tables = row_gradients(backbone)
     learner.zero_grad(set_to_none=True)
     if not tables:

@@ -156,6 +156,15 @@ def test_a_table_that_no_gradient_reaches_is_an_error(tmp_path: Path, table: str
         check_gradients(learner, batch, backbone, reading)
 
 
+def test_where_nothing_could_be_checked_it_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    learner, batch, backbone, reading, _ = ready(tmp_path, "llama")
+    batch.input_ids[torch.isin(batch.input_ids, torch.tensor(list(reading.ids)))] = batch.input_ids[0, 0]
+    check_gradients(learner, batch, backbone, reading)
+    assert caplog.messages == [
+        "no planning token stands in the first batch: whether a gradient reaches their rows was not checked"
+    ]
+
+
 def test_a_table_whose_old_rows_alone_learn_is_an_error(tmp_path: Path) -> None:
     learner, batch, backbone, reading, _ = ready(tmp_path, "llama", LoRA(rank=2))
     for name, p in backbone.model.named_parameters():
