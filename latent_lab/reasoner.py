@@ -411,8 +411,8 @@ class Rollout:
         residual = self.edits.residual
         at = Slots.of(self.is_slot_BC, before, width) if residual is not None else None
         try:
-            edits = edited_blocks(self.blocks, at, residual) if residual is not None and at is not None else nullcontext()
-            with edits, self.gathering:
+            edited = edited_blocks(self.blocks, at, residual) if residual is not None and at is not None else nullcontext()
+            with edited, self.gathering:
                 out = self.body(
                     inputs_embeds=embeds_BWD,
                     attention_mask=mask,
