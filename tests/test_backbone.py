@@ -76,9 +76,11 @@ def test_in_words_a_name_is_one_token_wherever_it_stands() -> None:
     ]
     made = Scratch(layers=1, width=32, heads=1, positions=64, tokenizer="words").load(problems).tokenizer
     assert pieces(made, "Every yumpus is a lempus. Every lempus or 12")[:-1] == [
-        "Every", " yumpus", " is", " a", " lempus", ".", " Every", " lempus", " or", " ", "1",
+        " Every", " yumpus", " is", " a", " lempus", ".", " Every", " lempus", " or", " ", "1",
     ]  # fmt: skip
-    assert all(made.decode(ids_of(made, text)) == text for text in NASTY)
+    assert pieces(made, "Tom is\nTom\n### Tom") == [" Tom", " is", "\n", " Tom", "\n", "###", " Tom"]
+    lines = [" Tom", "  Tom", "Tom\n Tom", "\n\n  Tom is\n 12", " \n", "\n ", "12 Tom\n12", "Tom is "]
+    assert [made.decode(ids_of(made, text)) for text in [*NASTY, *lines]] == [*NASTY, *lines]
 
 
 def test_the_first_tokens_are_the_specials_and_the_bytes(tokenizer: PreTrainedTokenizerBase) -> None:
