@@ -3,6 +3,7 @@
 What the kinds are is ``plan=``. Imports no torch.
 """
 
+import re
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from latent_lab.loop import Loop, Segments
 from latent_lab.plans.arithmetic import operators
 from latent_lab.plans.base import Plan
 from latent_lab.plans.embedded import Embedded
-from latent_lab.plans.layout import PLACES, Blocks
+from latent_lab.plans.layout import PLACES, TOKEN, Blocks
 from latent_lab.plans.reading import Reading
 from latent_lab.problems import Problem
 from latent_lab.schedule import Phase
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 SEEN = ("all", "segment", "question")
 ROWS = ("word", "mean", "mean_noise", "centroid", "random")
-IN_TOKENS = ("num_prefix", "num_special", "rows_from", "text_sees", "earlier_plans")
+IN_TOKENS = ("num_prefix", "num_special", "form", "rows_from", "text_sees", "earlier_plans")
 """Settings that blocks in words have no use for."""
 WEIGHTS = {"plan_weight": Role.PLAN, "step_weight": Role.STEP, "answer_weight": Role.ANSWER}
 
@@ -45,6 +46,10 @@ class Planning(Stage):
     """Tokens that every block begins with, whatever its kind."""
     num_special: int = 3
     """Tokens of each kind. A plan without kinds spends them on the prefix, so that blocks stay as long."""
+    form: str = TOKEN
+    """How a token is written, with what it is a token of in place of ``{kind}``, and its number."""
+    names: list[str] = field(default_factory=list)
+    """What kinds are called, the ``prefix`` among them, as in ``[memory:rag,prefix:plan]``; the others by their own names."""
     place: str = "steps"
     """Blocks stand before ``steps`` (and the answer); one at the ``front`` of all, without kinds; ``plan_first``: all blocks, a
     line each, and then again before their steps; ``plan_only``: the same without any step."""
@@ -88,6 +93,7 @@ class Planning(Stage):
                 raise ValueError(f"{name}={getattr(self, name)}: allowed are 0 and more")
         if not any(getattr(self, name) for name in WEIGHTS):
             raise ValueError(f"answer_weight={self.answer_weight}: one of the three weights must be above 0")
+        self._check_names()
         one_of(self, "place", PLACES)
         one_of(self, "rows_from", ROWS)
         one_of(self, "text_sees", SEEN)
@@ -103,6 +109,17 @@ class Planning(Stage):
                 raise ValueError(f"{setting.name}={value}: words=true has no planning tokens; allowed: leave it out")
         self.reading: Reading | None = None
         self.line: tuple[int, ...] = ()
+
+    def _check_names(self) -> None:
+        if any(self.form.count(each) != 1 for each in ("{kind}", "{number}")) or re.search(r"\s", self.form):
+            raise ValueError(f"form={self.form}: allowed are texts without blanks that have {{kind}} and {{number}} once each")
+        if not all(re.fullmatch(r"\S+:[^\s:]+", each) for each in self.names) or len(self.called) < len(self.names):
+            raise ValueError(f"names={self.names}: allowed are names without blanks, one for each kind, as in [memory:rag]")
+
+    @property
+    def called(self) -> dict[str, str]:
+        """``names`` by kind."""
+        return {kind: name for kind, _, name in (each.rpartition(":") for each in self.names)}
 
     def _check_stages(self) -> None:
         if not self.stages or min(self.stages) < 0 or sorted(set(self.stages)) != self.stages:
@@ -152,7 +169,7 @@ class Planning(Stage):
         if self.plan is None or not self.num_prefix + self.num_special:
             return None
         sizes = (1, 1) if self.words else (self.num_prefix, self.num_special)
-        return Blocks(self.plan, *sizes, self.place, self.answer_block, self.words)
+        return Blocks(self.plan, *sizes, self.place, self.answer_block, self.words, self.form, self.called)
 
     def phases(self) -> list[Phase]:
         """See :class:`Stage`."""
@@ -226,6 +243,7 @@ class Planning(Stage):
             return
         self.plan.outputs = outputs
         self.plan.fit(problems)
+        self.blocks.check()
         if self.words:
             return
         from latent_lab.plans.rows import give_rows
