@@ -177,6 +177,16 @@ def trained_config(run_folder: Path) -> TrainConfig:
     return config
 
 
+def load(config: TrainConfig, split: Any) -> list[Problem]:
+    """One split, cut to the limits of a training."""
+    problems = config.dataset.load(split)
+    limits = [n for n in (config.limit, {"train": config.train_limit, "valid": config.valid_limit}[split]) if n is not None]
+    problems = problems[: min(limits)] if limits else problems
+    if not problems:
+        raise DataError(f"the {split} split of the dataset is empty; it takes at least one problem")
+    return problems
+
+
 def seen(problems: Sequence[Problem], trained: TrainConfig) -> int | None:
     """How many of the questions stand in the training split; None where that cannot be read any more."""
     try:

@@ -20,8 +20,9 @@ from latent_lab.engine import STATE, Engine
 from latent_lab.files import atomic, remove
 from latent_lab.grading.answers import Equivalence, Grading
 from latent_lab.grading.evaluate import Solver, floors, in_words, rate, summary, teacher_forced
+from latent_lab.grading.session import load
 from latent_lab.job import Job
-from latent_lab.problems import DataError, Problem, rule_of
+from latent_lab.problems import Problem, rule_of
 from latent_lab.problems.checks import check_problems
 from latent_lab.reasoner import LatentReasoner
 from latent_lab.run import Run, accelerator, open_run_together, say_complete, seed_everything
@@ -235,13 +236,3 @@ def check(config: TrainConfig, problems: list[Problem]) -> None:
     if stage.chain_needed:  # in the whole split: a limit must not decide which stages there are
         number, spare = stage.chain_needed
         check_problems(dataset.load("train"), stage=number, spare=spare)
-
-
-def load(config: TrainConfig, split: Any) -> list[Problem]:
-    """One split, cut to the limits."""
-    problems = config.dataset.load(split)
-    limits = [n for n in (config.limit, {"train": config.train_limit, "valid": config.valid_limit}[split]) if n is not None]
-    problems = problems[: min(limits)] if limits else problems
-    if not problems:
-        raise DataError(f"the {split} split of the dataset is empty; it takes at least one problem")
-    return problems

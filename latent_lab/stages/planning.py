@@ -282,6 +282,7 @@ class Planning(Stage):
             "plan": list(written.kinds),
             "plan_gold": list(true.kinds),
             "plan_operators": [" ".join(operators(step)) for step in written.steps],
+            "plan_gold_operators": [" ".join(operators(step)) for step in true.steps],
             "plan_well_formed": written.is_well_formed,
             "plan_tokens": written.num_tokens,
         }
