@@ -20,7 +20,7 @@ from latent_lab.engine import STATE, Engine
 from latent_lab.files import atomic, remove
 from latent_lab.grading.answers import Equivalence, Grading
 from latent_lab.grading.evaluate import Solver, floors, in_words, rate, summary, teacher_forced
-from latent_lab.grading.session import load
+from latent_lab.grading.session import check_room, load, show_examples
 from latent_lab.job import Job
 from latent_lab.problems import Problem, rule_of
 from latent_lab.problems.checks import check_problems
@@ -47,6 +47,7 @@ class StageCourse:
         self.stage: Stage = config.stage
         self.config, self.accelerator, self.backbone = config, accelerator, backbone
         self.train, self.valid = (self.stage.encode(problems, backbone.tokenizer) for problems in (train, valid))
+        check_room([*self.train, *self.valid], self.stage, backbone)
         self.valid_problems = valid
         self.majority = checkpoint.most_frequent([p.answer for p in train])
         self.reasoner = LatentReasoner(backbone.model, backbone.tokens, self.stage.loop())
@@ -143,6 +144,7 @@ class StageCourse:
                     raise ModelError(
                         f"problem {p.id} is {length} tokens long at stage {stage}; the model has positions for {room}: "
                         "take a model with more (model.positions for model=nano), or leave the problem out"
+                        f"{', or show fewer examples (stage.shots)' if getattr(self.stage, 'shots', 0) else ''}"
                     )
 
 
@@ -189,6 +191,7 @@ def work(config: TrainConfig, at: Accelerator, run: Run, start: Path | None) -> 
     backbone = continued(config.model, start) if start else config.model.load(problems)
     config.stage.prepare(backbone, problems, Path(config.outputs))
     backbone = wrap(backbone, config.peft, start)
+    show_examples(config, None, problems)
     course = StageCourse(config, at, backbone, problems, valid)
     weight, kind = config.stage.step_supervision()
     if weight:

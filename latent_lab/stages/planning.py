@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from latent_lab.loop import Loop, Segments
 from latent_lab.plans.arithmetic import operators
-from latent_lab.plans.base import Plan
+from latent_lab.plans.base import Plan, PlanError
 from latent_lab.plans.embedded import Embedded
+from latent_lab.plans.examples import Examples
 from latent_lab.plans.layout import PLACES, TOKEN, Blocks
 from latent_lab.plans.reading import Reading
 from latent_lab.problems import Problem
@@ -73,6 +74,10 @@ class Planning(Stage):
     earlier_plans: int = 0
     """Where text sees not all: of how many blocks before its own it sees the tokens, too."""
 
+    shots: int = 0
+    """Solved problems shown before each question, in training and evaluation alike, drawn from the training problems by the run's
+    seed and the problem's id; never the problem itself."""
+
     stages: list[int] = field(default_factory=lambda: [0])
     """Stages trained one after another: at stage k the first k steps are no text but thoughts, each after its block."""
     latents_per_step: int = 1
@@ -107,8 +112,19 @@ class Planning(Stage):
         for setting in fields(self):
             if self.words and setting.name in IN_TOKENS and (value := getattr(self, setting.name)) != setting.default:
                 raise ValueError(f"{setting.name}={value}: words=true has no planning tokens; allowed: leave it out")
+        self.check_shots()
+        self.examples: Examples | None = None
         self.reading: Reading | None = None
         self.line: tuple[int, ...] = ()
+
+    def check_shots(self) -> None:
+        """Raise :class:`PlanError` unless so many examples can be shown."""
+        if self.shots < 0:
+            raise PlanError(f"shots={self.shots}: allowed are 0 and more")
+        if self.shots and (self.has_slots or self.text_sees != "all"):
+            given = f"stages={self.stages}" if self.has_slots else f"text_sees={self.text_sees}"
+            reason = "an example has no thoughts to show" if self.has_slots else "a question's examples would be hidden from it"
+            raise PlanError(f"shots={self.shots}: {reason}; allowed with {given}: 0")
 
     def _check_names(self) -> None:
         if any(self.form.count(each) != 1 for each in ("{kind}", "{number}")) or re.search(r"\s", self.form):
@@ -190,7 +206,25 @@ class Planning(Stage):
     # What is laid out
 
     def encode(self, problems: Seq[Problem], tokenizer: Tokenizer) -> list[Encoded]:
-        """See :class:`Stage`; the tokenizer must know the planning tokens (:meth:`prepare`)."""
+        """See :class:`Stage`; the tokenizer must know the planning tokens (:meth:`prepare`), and examples are shown if there are
+        any (:attr:`examples`)."""
+        encoded = self._encode(problems, tokenizer)
+        if not self.shots:
+            return encoded
+        if self.examples is None:
+            raise PlanError(f"stage.shots={self.shots}: no training problems to draw examples from are at hand; allowed here: 0")
+        return self.examples.before(problems, encoded, self.shots, tokenizer, self.shown)
+
+    def show(self, problems: Seq[Problem], seed: int) -> None:
+        """Draw the examples from these training problems."""
+        self.check_shots()
+        self.examples = Examples(problems, seed)
+
+    def shown(self, problems: Seq[Problem], tokenizer: Tokenizer) -> list[tuple[int, ...]]:
+        """Problems as examples: question, plan, steps and answer with its end, as they are learned where none are shown."""
+        return [join_planned(e, with_steps=self.has_text).ids for e in self._encode(problems, tokenizer)]
+
+    def _encode(self, problems: Seq[Problem], tokenizer: Tokenizer) -> list[Encoded]:
         blocks, plan = self.blocks, self.plan
         bare = [replace(p, steps=tuple(map(plan.text, p.steps))) for p in problems] if plan else problems
         around = self.around(tokenizer)
