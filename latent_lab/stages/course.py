@@ -73,8 +73,10 @@ class StageCourse:
         return -(-len(self.train) // self.config.batch_size)
 
     def batches(self, phase: Phase, epoch: int) -> list[list[int]]:
-        """Problems of like shape go together; the order depends on (seed, stage, epoch) alone."""
-        shapes = [self.stage.shape(p, phase.stage, self._draw(epoch)) for p in self.train]
+        """Problems of like shape (or length) go together; the order depends on (seed, stage, epoch) alone."""
+        shapes: list[tuple[int, ...]] = [self.stage.shape(p, phase.stage, self._draw(epoch)) for p in self.train]
+        if self.config.batch_by == "length":
+            shapes = [(sum(shape),) for shape in shapes]
         return bucketed(shapes, self.config.batch_size, f"{self.config.seed}/{phase.stage}/{epoch}")
 
     def collate(self, phase: Phase, epoch: int, numbers: Sequence[int]) -> Batch:

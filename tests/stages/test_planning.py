@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,10 +18,12 @@ from latent_lab.plans.clusters import KMeans
 from latent_lab.plans.words import MemoryReason
 from latent_lab.problems import Problem
 from latent_lab.reasoner import LatentReasoner
+from latent_lab.run import accelerator
 from latent_lab.schedule import Phase
 from latent_lab.sequences import IGNORE, Role
 from latent_lab.stages.base import Stage
 from latent_lab.stages.codi import CODI
+from latent_lab.stages.course import StageCourse
 from latent_lab.stages.curriculum import Curriculum
 from latent_lab.stages.icot import ICoT
 from latent_lab.stages.planning import Planning
@@ -496,3 +499,33 @@ def test_a_plan_that_was_not_kept_is_missed(tmp_path: Any) -> None:
     stage, _ = prepared(Arithmetic())
     with pytest.raises(PlanError, match=r"holds no plan\.json"):
         stage.restore(tmp_path, tmp_path)
+
+
+# What goes into one batch
+
+
+def test_batches_by_length_leave_less_padding_and_hold_every_problem_once() -> None:
+    """Questions and chains of all lengths, so that neither tells the other."""
+    problems = [Problem(f"{i}", "1" * (i * 7 % 41), ("2" * (i * 11 % 37),), "3") for i in range(320)]
+    padding = {}
+    for by in ("shape", "length"):
+        words = [
+            "stage=planning",
+            "plan=general",
+            f"batch_by={by}",
+            "batch_size=8",
+            "model.layers=1",
+            "model.width=32",
+            "model.heads=2",
+        ]
+        config = job("train", words).config
+        backbone = config.model.load(problems)
+        config.stage.prepare(backbone, problems, Path())
+        with accelerator("cpu", "fp32") as at:
+            course = StageCourse(config, at, backbone, problems, problems[:1])
+        batches = course.batches(course.phases[0], 0)
+        assert batches == course.batches(course.phases[0], 0) != course.batches(course.phases[0], 1)
+        assert sorted(i for batch in batches for i in batch) == list(range(320))
+        masks = [course.collate(course.phases[0], 0, batch).attention_mask for batch in batches]
+        padding[by] = 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+    assert padding["length"] < 0.02 < 0.1 < padding["shape"]
