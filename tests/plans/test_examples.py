@@ -11,12 +11,12 @@ import yaml
 from latent_lab.backbone import ModelError, Pretrained, Scratch
 from latent_lab.config import ConfigError
 from latent_lab.grading.evaluate import Solver
-from latent_lab.grading.session import check_room
+from latent_lab.grading.session import check_room, trained_config
 from latent_lab.plans.arithmetic import Arithmetic
 from latent_lab.plans.base import Plan, PlanError
 from latent_lab.plans.examples import Examples
 from latent_lab.plans.measures import told
-from latent_lab.problems import Problem
+from latent_lab.problems import Problem, fingerprint
 from latent_lab.reasoner import LatentReasoner
 from latent_lab.sequences import IGNORE, Role
 from latent_lab.stages.planning import Planning
@@ -59,6 +59,12 @@ LAYOUTS: list[tuple[Plan | None, dict[str, Any], str]] = [
         "### Instruction:\nWho?\n\n### Response:\n<prefix_0><*_0><<3*2=6>>\n<prefix_0><answer_0>### 6<END>"
         "### Instruction:\nHow many?\n\n### Response:\n",
     ),
+    (
+        None,
+        {"template": "chat", "instruction": "Add."},
+        "system: Add.\nuser: When?\nassistant: ### 9<END>system: Add.\nuser: Who?\nassistant: <<3*2=6>>\n### 6<END>"
+        "system: Add.\nuser: How many?\nassistant: ",
+    ),
 ]
 
 
@@ -69,10 +75,12 @@ def test_examples_are_laid_out_as_they_are_learned(
 ) -> None:
     """Llama's tokenizer begins every text with a token of its own: it stands once, before everything."""
     backbone = Pretrained(str(save_hub_model(tmp_path, family))).load()
+    begin = "<|begin|>" if family == "llama" else ""
+    chat = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: "
+    backbone.tokenizer.chat_template = begin + chat
     stage = ready(backbone, plan, shots=2, **settings)
     (encoded,) = stage.encode([ASKED], backbone.tokenizer)
     prompt = stage.prompt(encoded, backbone.tokens, 0)
-    begin = "<|begin|>" if family == "llama" else ""
     assert backbone.tokenizer.decode(prompt.ids) == begin + text.replace("<END>", "<|end|>")
     stage.shots = 0
     (alone,) = stage.encode([ASKED], backbone.tokenizer)
@@ -164,7 +172,8 @@ def test_a_run_is_trained_and_asked_with_examples_and_asked_with_more_or_none(tm
         found = evaluate(run, *([] if shots is None else [f"task.shots={shots}"]), f"out={out}", "split=train", "limit=3")
         assert found["accuracy"]["n"] == 3
         texts[shots] = [row["output"] for row in rows(out / "samples.jsonl")]
-        assert ("examples" in yaml.safe_load((out / "config.yaml").read_text())) is (shots != 0)
+        stored = yaml.safe_load((out / "config.yaml").read_text()).get("examples")
+        assert stored == (fingerprint(trained_config(run).dataset.load("train")) if shots != 0 else None)
     assert texts[None] != texts[0] or texts[None] != texts[4]
     with pytest.raises(ModelError, match=r"^problem .*: with 30 examples before it its prompt has \d+ tokens; the model has"):
         evaluate(run, "task.shots=30", f"out={tmp_path / 'crowded'}")
