@@ -1,27 +1,28 @@
 """A run of this laboratory that answers requests: question, slots if any, what the reply begins with, and sampling."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from latent_lab.backbone import ModelError
 from latent_lab.batching import collate
-from latent_lab.calls.client import Completion, Request
+from latent_lab.calls.client import Completion, Request, TraceMemory
 from latent_lab.calls.here import numbered
 from latent_lab.calls.local import no_room, parts, seed_of
 from latent_lab.calls.reply import Usage
 from latent_lab.calls.sampling import Drawn
 from latent_lab.config import EvalConfig
-from latent_lab.deliberation.recollection import Recollection
+from latent_lab.deliberation.condensing import CONDENSED
+from latent_lab.deliberation.recollection import AS_TEXT, Recollection
 from latent_lab.grading.evaluate import Solver
 from latent_lab.grading.session import solver_of, trained_config
 from latent_lab.grading.task import Answers
 from latent_lab.problems import Problem
 from latent_lab.reasoner import ThoughtEdit
 from latent_lab.run import accelerator
-from latent_lab.sequences import IGNORE, Role
+from latent_lab.sequences import Role, followed
 from latent_lab.sequences import Sequence as Laid
 
 UNTHOUGHT = Completion("", None, "length", Usage(0, 0, 0, 0))
@@ -72,16 +73,35 @@ class Lab:
         slots = [self.recollection.num_kept(each.memory) + self.solver.num_slots for each in requests]
         laid = self.laid([each.messages[-1]["content"] for each in requests], slots)
         begun = [each.prefix for each in requests]
-        more = self.solver.backbone.tokenizer(begun, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return [with_begun(prompt, ids) for prompt, ids in zip(laid, more, strict=True)]
+        more = self.solver.backbone.tokenizer(begun, **AS_TEXT)["input_ids"]
+        return [followed(prompt, [(Role.STEP, tuple(ids), False)]) for prompt, ids in zip(laid, more, strict=True)]
 
     def laid(self, questions: Sequence[str], slots: Sequence[int]) -> list[Laid]:
-        """Questions laid out, each with so many slots."""
+        """Questions laid out, each with so many slots; a run that has none in its layout has them behind the question, bare."""
         backbone = self.solver.backbone
         encoded = self.stage.encode([Problem(str(i), text, (), "") for i, text in enumerate(questions)], backbone.tokenizer)
+        laid = []
+        for each, count in zip(encoded, slots, strict=True):
+            prompt = self.stage.prompt(each, backbone.tokens, self.solver.stage, count)
+            bare = count - prompt.num_slots
+            laid.append(followed(prompt, [(Role.LATENT, (backbone.tokens.latent,) * bare, False)], (None,) * bare))
+        return laid
+
+    def condense(self, requests: Sequence[Request]) -> list[Completion]:
+        """Make the vectors of traces that requests name as their memories; nothing is written, and each counts as a token."""
+        memories = [each.memory for each in requests if isinstance(each.memory, TraceMemory)]
+        read = self.recollection.readings(memories, self.recollection.traces(memories))
+        room = self.solver.room
+        self.recollection.recalled([each for each, laid in zip(memories, read, strict=True) if len(laid.ids) <= room])
         return [
-            self.stage.prompt(each, backbone.tokens, self.solver.stage, count) for each, count in zip(encoded, slots, strict=True)
+            self._condensed(len(laid.ids), memory) if len(laid.ids) <= room else no_room(len(laid.ids), room)
+            for laid, memory in zip(read, memories, strict=True)
         ]
+
+    def _condensed(self, length: int, memory: TraceMemory) -> Completion:
+        """What a memory took: what was read for it, and a token for each vector."""
+        prompt = length - (memory.keep if memory.by == CONDENSED else 0)
+        return Completion("", None, "stop", Usage(prompt, 0, memory.keep, memory.keep), prefilled=length)
 
     @torch.no_grad()
     def _continue(
@@ -115,13 +135,6 @@ class Lab:
         thought = self.num_thoughts
         usage = Usage(prompt - thought, 0, thought + len(written) + stopped, thought)
         return Completion(text, None, "stop" if stopped else "length", usage, prefilled=prompt if is_read else 0)
-
-
-def with_begun(prompt: Laid, ids: Sequence[int]) -> Laid:
-    """A prompt with what the reply begins with."""
-    count = len(ids)
-    labels, roles = (*prompt.labels, *(IGNORE,) * count), (*prompt.roles, *(Role.STEP,) * count)
-    return replace(prompt, ids=(*prompt.ids, *ids), labels=labels, roles=roles)
 
 
 def load(config: EvalConfig, temperature: float, seed: int, max_tokens: int) -> Lab:
