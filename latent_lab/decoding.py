@@ -124,8 +124,7 @@ def continued(model: Any, pieces: Sequence[tuple[Tensor, Tensor, Tensor]], **opt
         if cache is not None and read:
             cache.batch_select_indices(rows)
         ids, mask = ids[rows], mask[rows]
-    # One span: what a model's own settings say of the beginning of a text must hold there alone.
-    return in_spans(model.generate, ids, mask, cache if read else None, span=options["max_new_tokens"], **options)
+    return in_spans(model.generate, ids, mask, cache if read else None, **options)
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from latent_lab.backbone import ModelError, no_bars
-from latent_lab.calls.beginnings import Group, beginnings
+from latent_lab.calls.beginnings import Group, beginnings, pieces, spared, uncut
 from latent_lab.calls.client import Completion, Message, Request
 from latent_lab.calls.here import numbered
 from latent_lab.calls.reply import Usage
@@ -91,12 +91,11 @@ class Chat:
             seeds = [seed_of(seed + requests[i].sample, ids[i]) for i in part]
             places, kinds = numbered([tuple(ids[i]) for i in part] if reads_once(self.model) else part)
             prompts = [ids[part[place]] for place in places]
-            groups = beginnings(prompts) if reads_in_pieces(self.model) else [(0, list(range(len(prompts))))]
+            groups = beginnings(prompts) if reads_in_pieces(self.model) else uncut(len(prompts))
             written = self._continue(prompts, groups, kinds, max(limits[i] for i in part), temperature, seeds)
-            spared = {places[number]: count for count, group in groups for number in group[1:]}
+            read = dict(zip(places, (len(p) - n for p, n in zip(prompts, spared(groups), strict=True)), strict=True))
             for place, (i, new) in enumerate(zip(part, written, strict=True)):
-                read = len(ids[i]) - spared.get(place, 0) if place in places else 0
-                done[i] = self._completion(ids[i], new[: limits[i]], read)
+                done[i] = self._completion(ids[i], new[: limits[i]], read.get(place, 0))
             advance(len(part))
         return [done[i] for i in range(len(ids))]
 
@@ -110,28 +109,16 @@ class Chat:
         seeds: Sequence[int],
     ) -> list[list[int]]:
         """Continue the prompts whose numbers are ``rows``; each is read once, and so is what a group begins with. The new ids."""
-        import torch
-
         from latent_lab.calls.sampling import Drawn
         from latent_lab.decoding import continued
 
-        eos, device = self.tokenizer.eos_token_id, self.model.device
-
-        def piece(texts: Sequence[list[int]], following: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-            """Texts padded on the left, and which of them what follows goes on from."""
-            longest = max(map(len, texts))
-            ids = [[eos] * (longest - len(row)) + row for row in texts]
-            real = [[0] * (longest - len(row)) + [1] * len(row) for row in texts]
-            return torch.tensor(ids, device=device), torch.tensor(real, device=device), torch.tensor(following, device=device)
-
-        whose = {i: number for number, (_, group) in enumerate(groups) for i in group}
-        begin = piece([prompts[group[0]][:count] for count, group in groups], [whose[i] for i in range(len(prompts))])
-        rests = piece([row[groups[whose[i]][0] :] for i, row in enumerate(prompts)], rows)
+        eos = self.tokenizer.eos_token_id
         greedy: dict[str, Any] = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
         sampled = {"logits_processor": [Drawn(seeds, temperature)]} if temperature else {}
         new: list[list[int]] = continued(
             self.model,
-            [begin, rests] if begin[0].shape[1] else [rests],
+            pieces(prompts, groups, rows, eos, self.model.device),
+            span=max_tokens,  # only one: what a model's own settings say of the beginning of a text must hold there alone
             max_new_tokens=max_tokens,
             eos_token_id=sorted(self._ends),
             pad_token_id=eos,

@@ -8,12 +8,14 @@ import torch
 
 from latent_lab.backbone import ModelError
 from latent_lab.batching import collate
+from latent_lab.calls.beginnings import Group, beginnings, pieces, spared, uncut
 from latent_lab.calls.client import Completion, Request, TraceMemory
 from latent_lab.calls.here import numbered
 from latent_lab.calls.local import no_room, parts, seed_of
 from latent_lab.calls.reply import Usage
 from latent_lab.calls.sampling import Drawn
 from latent_lab.config import EvalConfig
+from latent_lab.decoding import continued, reads_in_pieces
 from latent_lab.deliberation.condensing import CONDENSED
 from latent_lab.deliberation.recollection import AS_TEXT, Recollection
 from latent_lab.grading.evaluate import Solver
@@ -62,10 +64,17 @@ class Lab:
             seeds = [seed_of(self.seed + requests[i].sample, ids[i]) for i in part]
             places, kinds = numbered([(prompts[i].ids, requests[i].memory) for i in part])
             read = [part[place] for place in places]
-            edit = self.recollection.edit([requests[i].memory for i in read])
-            new = self._continue([prompts[i] for i in read], kinds, max(limits[i] for i in part), seeds, edit)
+            most = max(limits[i] for i in part)
+            groups = uncut(len(read))
+            if self._is_plain([prompts[i] for i in read]):
+                groups = beginnings([ids[i] for i in read])
+                new = self._continue_plain([ids[i] for i in read], groups, kinds, most, seeds)
+            else:
+                edit = self.recollection.edit([requests[i].memory for i in read])
+                new = self._continue([prompts[i] for i in read], kinds, most, seeds, edit)
+            filled = {i: len(ids[i]) - count for i, count in zip(read, spared(groups), strict=True)}
             for i, row in zip(part, new, strict=True):
-                done[i] = self._completion(len(ids[i]), row[: limits[i]], is_read=i in read)
+                done[i] = self._completion(len(ids[i]), row[: limits[i]], filled.get(i, 0))
         return [done[i] for i in range(len(ids))]
 
     def prompts(self, requests: Sequence[Request]) -> list[Laid]:
@@ -103,16 +112,39 @@ class Lab:
         prompt = length - (memory.keep if memory.by == CONDENSED else 0)
         return Completion("", None, "stop", Usage(prompt, 0, memory.keep, memory.keep), prefilled=length)
 
+    def _is_plain(self, prompts: Sequence[Laid]) -> bool:
+        """Whether prompts have no slots, and are seen and read as those of any model, so that beginnings can be shared."""
+        reasoner = self.solver.reasoner
+        is_bare = not any(prompt.num_slots for prompt in prompts)
+        return is_bare and not reasoner.loop.segments and not self.solver.backbone.num_virtual and reads_in_pieces(reasoner.model)
+
+    def _continue_plain(
+        self, prompts: Sequence[list[int]], groups: Sequence[Group], rows: Sequence[int], max_tokens: int, seeds: Sequence[int]
+    ) -> list[list[int]]:
+        """Continue prompts without slots; what a group begins with is read once. The new ids."""
+        backbone, model = self.solver.backbone, self.solver.reasoner.model
+        new: list[list[int]] = continued(
+            model,
+            pieces(prompts, groups, rows, backbone.pad, model.device),
+            max_new_tokens=max_tokens,
+            eos_token_id=[backbone.tokenizer.eos_token_id],
+            pad_token_id=backbone.pad,
+            do_sample=False,
+            **self._sampled(seeds),
+        ).tolist()
+        return new
+
+    def _sampled(self, seeds: Sequence[int]) -> dict[str, Any]:
+        """What of ``generate``'s options chance takes."""
+        return {"logits_processor": [Drawn(seeds, self.temperature)], "use_cache": True} if self.temperature else {}
+
     @torch.no_grad()
     def _continue(
         self, prompts: Sequence[Laid], rows: Sequence[int], max_tokens: int, seeds: Sequence[int], edit: ThoughtEdit | None
     ) -> list[list[int]]:
-        """Continue the prompts whose numbers are ``rows``; each is read and thought through once. The new ids."""
+        """Continue any prompts whose numbers are ``rows``; each is read and thought through once. The new ids."""
         backbone, reasoner = self.solver.backbone, self.solver.reasoner
         batch = collate(prompts, backbone.pad).to(reasoner.device)
-        sampled: dict[str, Any] = (
-            {"logits_processor": [Drawn(seeds, self.temperature)], "use_cache": True} if self.temperature else {}
-        )
         new: list[list[int]] = reasoner.generate(
             batch.input_ids,
             batch.attention_mask,
@@ -122,19 +154,19 @@ class Lab:
             is_closed=batch.is_closed,
             edit=edit,
             rows=torch.tensor(rows, device=reasoner.device),
-            **sampled,
+            **self._sampled(seeds),
         ).tolist()
         return new
 
-    def _completion(self, prompt: int, new: list[int], *, is_read: bool) -> Completion:
-        """What new ids say; what was thought anew is no part of the prompt, but of what was written."""
+    def _completion(self, prompt: int, new: list[int], read: int) -> Completion:
+        """What new ids say; what was thought anew is no part of the prompt, but of what was written. So much was read for it."""
         eos = self.solver.backbone.tokenizer.eos_token_id
         stopped = eos in new
         written = new[: new.index(eos)] if stopped else new
         text = str(self.solver.backbone.tokenizer.decode(written))
         thought = self.num_thoughts
         usage = Usage(prompt - thought, 0, thought + len(written) + stopped, thought)
-        return Completion(text, None, "stop" if stopped else "length", usage, prefilled=prompt if is_read else 0)
+        return Completion(text, None, "stop" if stopped else "length", usage, prefilled=read)
 
 
 def load(config: EvalConfig, temperature: float, seed: int, max_tokens: int) -> Lab:

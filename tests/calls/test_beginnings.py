@@ -23,6 +23,13 @@ def test_a_common_frame_is_read_for_each_problem_where_that_leaves_less() -> Non
     assert beginnings(prompts[:3]) == [(7, [0, 1]), (4, [2])]
 
 
+def test_what_shares_little_does_not_make_the_rests_of_the_others_longer() -> None:
+    ten = [1] * 10
+    prompts = [[*ten, 5], [*ten, 6], [*ten, 7], [2, 3, *ten], [2, 4, *ten, 8]]
+    # Cut after its one common token, the last two would leave 12. Alone they are cut where one token is left.
+    assert beginnings(prompts) == [(10, [0, 1, 2]), (11, [3]), (12, [4])]  # 3 x 12 + 5 x 1 = 41 of 65
+
+
 def test_every_prompt_keeps_a_token_of_its_own() -> None:
     assert beginnings([[1, 2, 3], [1, 2, 3, 4, 5]]) == [(2, [0, 1])]
     assert beginnings([[1, 2, 3]]) == [(0, [0])]
