@@ -19,6 +19,8 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     train(folder, "stage=cot", "stage.epochs=[20]", "name=text", "optim.lr=3e-3")
     train(folder, "stage=cot", "stage.epochs=[1]", "name=rotary", "model.architecture=llama")
+    train(folder, "stage=cot", "stage.epochs=[1]", "name=prefix", "peft=prefix")
+    train(folder, "stage=planning", "plan=arithmetic", "stage.text_sees=segment", "stage.epochs=[1]", "name=sparse")
     train(folder, "stage=coconut", "stage.stages=[2]", "stage.curriculum=false", "stage.epochs=[2]", "name=latent")
     return folder
 
@@ -94,10 +96,10 @@ def test_samples_of_a_question_are_read_and_thought_through_once(outputs: Path, 
     assert [done.prefilled for done in separate] == [done.usage.prompt + lab.num_thoughts for done in separate]
 
 
-@pytest.mark.parametrize("name", ["text", "rotary", "latent"])
+@pytest.mark.parametrize("name", ["text", "rotary", "latent", "prefix", "sparse"])
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_a_question_is_read_once_for_what_several_chains_have_below_it(outputs: Path, name: str, temperature: float) -> None:
-    """Where there is a thought between the question and what its reply begins with, prompts are read whole."""
+    """Where a thought stands between the question and what a reply begins with, or not all is seen by all, it is read whole."""
     config = config_of(outputs / name)
     lab = load(config, temperature, 0, 24)
     below = ("", "1 + 2 = 3\n", "1 + 2 = 3\n4 + ", "9 + 9 = 18\n")
@@ -110,7 +112,7 @@ def test_a_question_is_read_once_for_what_several_chains_have_below_it(outputs: 
     handle.remove()
     assert together == separate
     lengths = [len(prompt.ids) for prompt in lab.prompts(asked)]
-    if name == "latent":
+    if name in ("latent", "prefix", "sparse"):
         assert [done.prefilled for done in together] == lengths
         return
     alike = lengths[0] - 1  # every prompt keeps a token of its own, and the first has nothing below its question
