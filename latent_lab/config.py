@@ -65,6 +65,7 @@ NOT_RESULT = frozenset(
 OPTIMIZERS = ("adamw", "muon")
 TOOLS = ("repair", "calculator")
 SCHEDULES = ("constant", "linear", "cosine")
+BATCH_BY = ("shape", "length")
 
 AT_LEAST = {
     **dict.fromkeys(("batch_size", "micro_batch_size", "eval_batch_size", "eval_every", "log_every"), 1),
@@ -141,6 +142,9 @@ class TrainConfig:
     """Sequences per optimiser step, over all processes."""
     micro_batch_size: int | None = None
     """Sequences per forward pass and process; null takes the whole share of the process at once."""
+    batch_by: str = "shape"
+    """What is alike in a batch: the ``shape`` (slots, tokens before and after them), or the ``length`` alone, which leaves less
+    padding where nothing is thought."""
     eval_batch_size: int = 256
     """Problems decoded at once during validation."""
     max_steps: int | None = None
@@ -310,6 +314,9 @@ def check_training(config: TrainConfig) -> None:
     micro, name = config.micro_batch_size, config.name
     if micro is not None and micro > config.batch_size:
         raise ConfigError("micro_batch_size", micro, f"allowed: at most batch_size={config.batch_size}")
+    check_choice("batch_by", config.batch_by, BATCH_BY)
+    if config.batch_by == "length" and config.stage.has_slots:
+        raise ConfigError("batch_by", "length", "slots must be alike, or each batch waits for its longest row; allowed: shape")
     trains_oracle, has_oracle = getattr(config.stage, "trains_oracle", False), not isinstance(config.oracle, Nothing | None)
     if has_oracle and not trains_oracle:
         raise ConfigError("oracle", type(config.oracle).__name__, "this stage trains none; allowed: none, or stage=oracle")

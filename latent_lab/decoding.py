@@ -7,13 +7,14 @@ a run of the latent loop can be stopped and go on more than once.
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 if TYPE_CHECKING:
     from latent_lab.passes import Passes
@@ -91,22 +92,39 @@ def reads_once(model: Any) -> bool:
     return not model._is_stateful and model.generation_config.cache_implementation is None
 
 
-@torch.no_grad()
-def continued(model: Any, ids: Tensor, mask: Tensor, rows: Tensor, **options: Any) -> Tensor:
-    """Continue the prompts ``ids [P, C]``, padded on their left, each as often as its number stands in ``rows [B]``.
+def reads_in_pieces(model: Any) -> bool:
+    """Whether it can also read what prompts begin with once for all of them: where every block sees all that is not masked.
 
-    Each is read once if :func:`reads_once`; ``options`` as in :func:`in_spans`. New tokens ``[B, at most max_new_tokens]``.
+    Between a beginning and a rest there may be padding, which a window counts and a recurrent block reads.
     """
-    cache = None
-    if ids.shape[1] > 1 and reads_once(model):
-        cache = DynamicCache(config=model.config)
-        positions = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)[:, :-1]}
-        known = inspect.signature(model.base_model.forward).parameters
-        given = {name: value for name, value in positions.items() if name in known}
-        model.base_model(ids[:, :-1], attention_mask=mask[:, :-1], past_key_values=cache, use_cache=True, **given)
-        cache.batch_select_indices(rows)
-    # One span: what a model's own settings say of the beginning of a text must hold there alone.
-    return in_spans(model.generate, ids[rows], mask[rows], cache, span=options["max_new_tokens"], **options)
+    return reads_once(model) and all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+
+
+@torch.no_grad()
+def continued(model: Any, pieces: Sequence[tuple[Tensor, Tensor, Tensor]], **options: Any) -> Tensor:
+    """Continue prompts that are read in pieces, each with ids ``[P, C]`` and mask ``[P, C]``, padded on their left, and ``rows``.
+
+    ``rows`` are the rows of a piece that those of the next go on from, each as often as its number stands there; those of the
+    last piece are the ``[B]`` samples. So a prompt is read once for all its samples if :func:`reads_once`, and a beginning once
+    for all its prompts; there may be more than one piece if :func:`reads_in_pieces`. ``options`` as in :func:`in_spans`. New
+    tokens ``[B, at most max_new_tokens]``.
+    """
+    ids = mask = pieces[0][0][:, :0]
+    cache = DynamicCache(config=model.config) if reads_once(model) else None
+    known = inspect.signature(model.base_model.forward).parameters
+    read = 0
+    for number, (piece, real, rows) in enumerate(pieces, start=1):
+        ids, mask = torch.cat([ids, piece], dim=1), torch.cat([mask, real], dim=1)
+        end = ids.shape[1] - (number == len(pieces))  # the very last token is run for each sample
+        if cache is not None and end > read:
+            positions = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)[:, read:end]}
+            given = {name: value for name, value in positions.items() if name in known}
+            model.base_model(ids[:, read:end], attention_mask=mask[:, :end], past_key_values=cache, use_cache=True, **given)
+            read = end
+        if cache is not None and read:
+            cache.batch_select_indices(rows)
+        ids, mask = ids[rows], mask[rows]
+    return in_spans(model.generate, ids, mask, cache if read else None, **options)
 
 
 @dataclass

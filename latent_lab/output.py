@@ -32,6 +32,8 @@ class ReasonerOutput:
     """``[layers, batch, width]``: each layer's state at the row's anchor; None without anchors."""
     states: Tensor | None = None
     """``[batch, slots, layers, width]``: what the layers asked for hold at each slot, zero where a row has no such slot."""
+    heard: Tensor | None = None
+    """``[batch, tokens, width]``: the thought that a slot behind each token would be fed; anything at padding."""
 
 
 def anchored(cut: Passes, layers: Sequence[tuple[Tensor, ...]], anchors: Tensor) -> Tensor:

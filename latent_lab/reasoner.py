@@ -86,6 +86,7 @@ class LatentReasoner(nn.Module):
         is_closed: Tensor | None = None,
         anchors: Tensor | None = None,
         layers: Sequence[int] | None = None,
+        heard: bool = False,
         edit: ThoughtEdit | None = None,
         edit_cache: CacheEdit | None = None,
         edit_residual: ResidualEdit | None = None,
@@ -101,19 +102,23 @@ class LatentReasoner(nn.Module):
             anchors: ``[batch]``, a column after the last slot in each row, whose states of all layers are wanted.
             layers: numbers of layers whose states at the slots are wanted: 0 is the thought itself, n the state after block n
                 (after the final norm, too, for the last one).
+            heard: whether the thought that would follow each token is wanted.
             edit: changes thoughts before they are fed in; see :mod:`latent_lab.edits` for this and the next two.
             edit_cache: changes what the slots are remembered by, before anything after the last slot is run.
             edit_residual: changes the state after a block at a slot.
         """
         edits = Edits(edit, edit_cache, edit_residual)
         cut = Passes.cut(input_ids, attention_mask, self.tokens, position_ids, self._shape_of_passes(is_closed, edits))
-        rollout = Rollout(self, cut, edits, is_closed=is_closed, wants_layers=anchors is not None or layers is not None)
+        is_deep = anchors is not None or layers is not None
+        rollout = Rollout(self, cut, edits, is_closed=is_closed, wants_layers=is_deep, wants_heard=heard)
         hidden_BCD = torch.cat(rollout.run(), dim=1)
         output = ReasonerOutput(None, None, 0, None, None, rollout.thoughts(hidden_BCD), cut.num_slots)
         if anchors is not None:
             output.anchored = anchored(cut, rollout.layers, anchors)
         if layers is not None:
             output.states = states_at_slots(cut, rollout.layers, layers, output.thoughts)
+        if heard:
+            output.heard = rollout.heard()
         if labels is not None:
             rows, columns, targets = cut.labelled(labels)
             logits_NV = self.model.get_output_embeddings()(hidden_BCD[rows, columns])
@@ -225,6 +230,7 @@ class Rollout:
         *,
         is_closed: Tensor | None = None,
         wants_layers: bool = False,
+        wants_heard: bool = False,
     ) -> None:
         model = reasoner.model
         if model.training and getattr(model.base_model, "gradient_checkpointing", False):
@@ -233,7 +239,8 @@ class Rollout:
             raise ValueError("edit: pause tokens feed no thought in, so there is nothing to edit; leave it out")
         if edits.cache is not None and cut.tail is None:
             raise ValueError("edit_cache: nothing follows the last slot, so nothing would read it; end with the end marker")
-        self.cut, self.edits, self.is_closed, self.wants_layers = cut, edits, is_closed, wants_layers
+        self.cut, self.edits, self.is_closed = cut, edits, is_closed
+        self.wants_layers, self.wants_heard = wants_layers, wants_heard
         self.loop, self.feedback, self.backbone = reasoner.loop, reasoner.feedback, reasoner.backbone
         self.body = model.base_model
         self.norm = final_norm(model) if self.loop.feedback == "before_norm" else None
@@ -244,6 +251,7 @@ class Rollout:
         self.gathering = gathering(self.body, len(cut.ids))
         self.fed: list[Tensor] = []
         self.layers: list[tuple[Tensor, ...]] = []  # of each pass, one for each block
+        self.taken: list[Tensor] = []  # of each pass, the states that thoughts are made of
         self.held_BD: Tensor
         self.paused: Paused
 
@@ -309,7 +317,7 @@ class Rollout:
                 break
             taken_BWD = self._forward(1, 1, embeds_BWD, use_cache=True)[1]
             self.cache.crop(start - self.cache.get_seq_length())  # takes the columns just added away again
-            self.layers = self.layers[:1]
+            self.layers, self.taken = self.layers[:1], self.taken[:1]
             before_BWD = torch.cat([start_BD[:, None], taken_BWD[:, :-1]], dim=1)
             has_before = torch.cat([torch.zeros_like(mask_BW[:, :1]), mask_BW[:, :-1]], dim=1)
             before_BWD = torch.where(has_before[..., None], before_BWD, start_BD[:, None])
@@ -354,11 +362,19 @@ class Rollout:
     def _think(self, slot: int, state_BD: Tensor) -> tuple[Tensor, Tensor]:
         """The thought that a state becomes, in float32 at least, and the rows ``[B]`` that have this slot."""
         active = self.cut.num_slots > slot
-        state_BD = state_BD.to(torch.promote_types(state_BD.dtype, torch.float32))
-        thought_BD = self.feedback(state_BD.detach() if self.loop.detach else state_BD)
-        if self.loop.match_norm:
-            thought_BD = scaled(thought_BD, self.embed.weight)
+        thought_BD = self._thought(state_BD)
         return (thought_BD if self.edits.thought is None else self.edits.thought(slot, thought_BD, active)), active
+
+    def _thought(self, state: Tensor) -> Tensor:
+        """What a state ``[..., D]`` becomes on its way into a slot."""
+        state = state.to(torch.promote_types(state.dtype, torch.float32))
+        thought = self.feedback(state.detach() if self.loop.detach else state)
+        return scaled(thought, self.embed.weight) if self.loop.match_norm else thought
+
+    def heard(self) -> Tensor:
+        """``[B, T, D]``: the thought that would follow each input token; any at padding."""
+        rows = torch.arange(len(self.cut.column), device=self.cut.column.device)[:, None]
+        return self._thought(torch.cat(self.taken, dim=1)[rows, self.cut.column.clamp(min=0)])
 
     def _before_tail(self) -> None:
         """All slots are filled, nothing after them is run: what they are remembered by may still change."""
@@ -427,4 +443,7 @@ class Rollout:
         if self.wants_layers:
             self.layers.append(tuple(widened(each, left) for each in out.hidden_states[1:]))
         states = widened(out.last_hidden_state, left)
-        return states, widened(taken[0], left) if taken else states
+        taken_BWD = widened(taken[0], left) if taken else states
+        if self.wants_heard:
+            self.taken.append(taken_BWD)
+        return states, taken_BWD

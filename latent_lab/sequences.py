@@ -6,7 +6,7 @@ a joined string again. Layout and strings follow Coconut (arXiv 2412.06769): ``q
 """
 
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, Protocol
 
@@ -235,7 +235,7 @@ def join(
     if with_target:
         parts += [(Role.STEP, problem.steps[i], True) for i in steps]
         parts.append((Role.ANSWER, problem.answer, True))
-    return lay(problem, parts, slots, is_closed=is_closed)
+    return lay(problem, parts, slots if tokens is not None else (), is_closed=is_closed)
 
 
 def join_planned(
@@ -257,6 +257,13 @@ def join_planned(
         else:
             parts.append((Role.STEP, step if with_steps else (), True))
     return lay(problem, [*parts, (Role.PLAN, last, True), (Role.ANSWER, problem.answer, True)], held)
+
+
+def followed(prompt: Sequence, parts: "Seq[Part]", slots: Seq[int | None] = ()) -> Sequence:
+    """A prompt with more parts behind it; ``slots`` as in :func:`lay`, for the latent tokens among these."""
+    more = lay(prompt.problem, parts, slots)
+    ids, labels, roles = prompt.ids + more.ids, prompt.labels + more.labels, prompt.roles + more.roles
+    return replace(prompt, ids=ids, labels=labels, roles=roles, step_of_slot=prompt.step_of_slot + more.step_of_slot)
 
 
 Part = tuple[Role, tuple[int, ...], bool]

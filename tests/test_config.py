@@ -265,6 +265,11 @@ def test_an_evaluation_stands_for_its_run_even_where_it_bears_its_name(finished:
         (["optim.schedule=cosin"], "optim.schedule: given cosin; allowed: constant, linear, cosine; did you mean cosine?"),
         (["batch_size=0"], "batch_size: given 0; allowed: 1 and more"),
         (["max_steps=-1"], "max_steps: given -1; allowed: 0 and more"),
+        (["batch_by=size"], "batch_by: given size; allowed: shape, length"),
+        (
+            ["stage=2", "batch_by=length"],
+            "batch_by: given length; slots must be alike, or each batch waits for its longest row; allowed: shape",
+        ),
         (["micro_batch_size=65"], "micro_batch_size: given 65; allowed: at most batch_size=64"),
         (["device=gpu"], "device: given gpu; allowed: auto, cpu, cuda"),
         (

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from latent_lab.backbone import Backbone
 from latent_lab.bench.timing import Row, row_of, timed
+from latent_lab.grading.session import load
 from latent_lab.job import job
 from latent_lab.run import accelerator
-from latent_lab.stages.course import StageCourse, load
+from latent_lab.stages.course import StageCourse
 from latent_lab.supervision import SupervisedReasoner, step_decoder
 
 DEMO = ["experiment=demo", "dataset.train_size=20000", "device=cpu"]

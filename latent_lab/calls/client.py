@@ -62,6 +62,21 @@ class LatentMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceMemory:
+    """Vectors that a run of this laboratory makes of a text it has written; named as well, by all that they are made of."""
+
+    question: str
+    text: str
+    """What was written about it."""
+    keep: int
+    """How many vectors."""
+    by: str
+    """How: ``condensed`` or ``averaged``."""
+    is_zeroed: bool = False
+    """Whether zeros stand in their place."""
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """A conversation to be continued, and the number of the sample: the same request with another number is asked anew."""
 
@@ -71,8 +86,8 @@ class Request:
     """What the reply begins with; the model goes on from there, and the completion holds only what it added."""
     max_tokens: int | None = None
     """Longest answer in tokens; None takes the server's setting."""
-    memory: LatentMemory | None = None
-    """Thoughts that fill the first slots; no server can be given any."""
+    memory: LatentMemory | TraceMemory | None = None
+    """Vectors that fill the first slots; no server can be given any."""
     about: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """What the call is for, as columns of its row; no part of what is asked."""
 

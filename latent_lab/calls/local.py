@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from latent_lab.backbone import ModelError, no_bars
+from latent_lab.calls.beginnings import Group, beginnings, pieces, spared, uncut
 from latent_lab.calls.client import Completion, Message, Request
 from latent_lab.calls.here import numbered
 from latent_lab.calls.reply import Usage
@@ -77,7 +78,7 @@ class Chat:
         advance: Callable[[int], None] = lambda count: None,
     ) -> list[Completion]:
         """The same for requests, each with its own ``max_tokens`` where it names one and the seed ``seed + sample``."""
-        from latent_lab.decoding import reads_once
+        from latent_lab.decoding import reads_in_pieces, reads_once
 
         has_template = self.tokenizer.chat_template is not None  # which writes the special tokens itself
         texts = [self.prompt(request.messages) + request.prefix for request in requests]
@@ -90,31 +91,34 @@ class Chat:
             seeds = [seed_of(seed + requests[i].sample, ids[i]) for i in part]
             places, kinds = numbered([tuple(ids[i]) for i in part] if reads_once(self.model) else part)
             prompts = [ids[part[place]] for place in places]
-            written = self._continue(prompts, kinds, max(limits[i] for i in part), temperature, seeds)
+            groups = beginnings(prompts) if reads_in_pieces(self.model) else uncut(len(prompts))
+            written = self._continue(prompts, groups, kinds, max(limits[i] for i in part), temperature, seeds)
+            read = dict(zip(places, (len(p) - n for p, n in zip(prompts, spared(groups), strict=True)), strict=True))
             for place, (i, new) in enumerate(zip(part, written, strict=True)):
-                done[i] = self._completion(ids[i], new[: limits[i]], is_read=place in places)
+                done[i] = self._completion(ids[i], new[: limits[i]], read.get(place, 0))
             advance(len(part))
         return [done[i] for i in range(len(ids))]
 
     def _continue(
-        self, prompts: Sequence[list[int]], rows: Sequence[int], max_tokens: int, temperature: float, seeds: Sequence[int]
+        self,
+        prompts: Sequence[list[int]],
+        groups: Sequence[Group],
+        rows: Sequence[int],
+        max_tokens: int,
+        temperature: float,
+        seeds: Sequence[int],
     ) -> list[list[int]]:
-        """Continue the prompts whose numbers are ``rows``, padded on the left; each is read once. The new ids."""
-        import torch
-
+        """Continue the prompts whose numbers are ``rows``; each is read once, and so is what a group begins with. The new ids."""
         from latent_lab.calls.sampling import Drawn
         from latent_lab.decoding import continued
 
-        eos, longest, device = self.tokenizer.eos_token_id, max(map(len, prompts)), self.model.device
-        input_ids = torch.tensor([[eos] * (longest - len(row)) + row for row in prompts], device=device)
-        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=device)
+        eos = self.tokenizer.eos_token_id
         greedy: dict[str, Any] = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
         sampled = {"logits_processor": [Drawn(seeds, temperature)]} if temperature else {}
         new: list[list[int]] = continued(
             self.model,
-            input_ids,
-            mask,
-            torch.tensor(rows, device=device),
+            pieces(prompts, groups, rows, eos, self.model.device),
+            span=max_tokens,  # only one: what a model's own settings say of the beginning of a text must hold there alone
             max_new_tokens=max_tokens,
             eos_token_id=sorted(self._ends),
             pad_token_id=eos,
@@ -129,13 +133,13 @@ class Chat:
         stops = self.model.generation_config.eos_token_id
         return {self.tokenizer.eos_token_id, *(stops if isinstance(stops, list) else [] if stops is None else [stops])}
 
-    def _completion(self, prompt: Sequence[int], new: Sequence[int], *, is_read: bool) -> Completion:
-        """What new ids say, up to the first that ends the text."""
+    def _completion(self, prompt: Sequence[int], new: Sequence[int], read: int) -> Completion:
+        """What new ids say, up to the first that ends the text; so many tokens were read for it."""
         end = next((place for place, token in enumerate(new) if token in self._ends), None)
         text = self.tokenizer.decode(new[:end], skip_special_tokens=True)
         usage = Usage(len(prompt), 0, len(new) if end is None else end + 1, 0)
         reason = "length" if end is None else "stop"
-        return Completion(text, None, reason, usage, prefilled=len(prompt) if is_read else 0)
+        return Completion(text, None, reason, usage, prefilled=read)
 
 
 def parts(order: Sequence[int], ids: Sequence[Sequence[int]], limits: Sequence[int], size: int, room: int) -> Iterator[list[int]]:

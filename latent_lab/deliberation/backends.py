@@ -45,6 +45,8 @@ class Opened:
     caller: Caller
     spans: Spans
     """Its tokens, or words where it has no tokenizer here."""
+    condenser: Caller | None = None
+    """What makes vectors of a trace, where it can."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,11 @@ class Backend(Protocol):
     @property
     def num_thoughts(self) -> int:
         """Thoughts of one attempt, which can be handed on; 0: it has none."""
+        ...
+
+    @property
+    def can_condense(self) -> bool:
+        """Whether vectors can be made of a trace, and handed on."""
         ...
 
     @property
@@ -123,6 +130,7 @@ class Remote(Server):
     chat template makes the text. null: words are counted, and the text is the messages in paragraphs."""
 
     num_thoughts = 0
+    can_condense = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -177,6 +185,7 @@ class Local(LocalModel):
 
     can_begin = True
     num_thoughts = 0
+    can_condense = False
 
     @property
     def suits(self) -> Suits:
@@ -237,7 +246,8 @@ class LabRun:
     """Seed of the first sample."""
 
     can_begin = True
-    num_thoughts = 0  # until settled() has asked the run
+    num_thoughts = 0  # this and the next until settled() has asked the run
+    can_condense = False
 
     def __post_init__(self) -> None:
         check_least(self, {"max_new_tokens": 1, "temperature": 0, "seed": 0})
@@ -251,6 +261,7 @@ class LabRun:
         loop = Loop.stored(info.loop)
         made = replace(self, max_new_tokens=self.max_new_tokens or info.max_new_tokens)
         made.num_thoughts = info.num_slots if loop.feeds == "thoughts" else 0
+        made.can_condense = loop.feeds == "thoughts" and not loop.segments
         return made
 
     @property
@@ -285,7 +296,9 @@ class LabRun:
         lab = load(config, self.temperature, self.seed, self.max_tokens)
         sampling = {"max_tokens": self.max_tokens, "temperature": self.temperature, "seed": self.seed}
         identity = {"model": config.run, **self.identity(config), **sampling}
-        yield Opened(Here(ledger, identity, lab.answer, config.batch_size), tokens_of(lab.solver.backbone.tokenizer))
+        condenser = Here(ledger, {**identity, "writes": "vectors"}, lab.condense, config.batch_size)
+        answers = Here(ledger, identity, lab.answer, config.batch_size)
+        yield Opened(answers, tokens_of(lab.solver.backbone.tokenizer), condenser)
 
     def cost(self, prompt: int, cached: int, completion: int) -> float | None:
         """Nothing."""

@@ -9,12 +9,12 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from latent_lab.calls.client import AROUND_A_MESSAGE, Completion, LatentMemory, Request, num_bytes
+from latent_lab.calls.client import AROUND_A_MESSAGE, Completion, LatentMemory, Request, TraceMemory, num_bytes
 from latent_lab.deliberation.backends import Backend
 from latent_lab.deliberation.board import Row, Watch
 from latent_lab.deliberation.handing import Note, noted
 from latent_lab.deliberation.plan import Plan
-from latent_lab.deliberation.settings import BEGINNING, LATENT, SAMPLES
+from latent_lab.deliberation.settings import ANOTHER, BEGINNING, CONDENSING, LATENT, SAMPLES, WAYS, ZEROED
 from latent_lab.deliberation.texts import Spans, last, trace
 from latent_lab.problems import Problem, fingerprint
 
@@ -70,7 +70,7 @@ class ChainState:
 
     def about(self, role: str, part: int) -> dict[str, Any]:
         """What a call of this chain is for; first attempts belong to all methods."""
-        method = self.method if self.iteration or role == "summary" else SAMPLES
+        method = self.method if self.iteration or role != "reason" else SAMPLES
         where = {"sample_id": self.problem.id, "method": method, "chain": self.number, "iteration": self.iteration}
         return {**where, "role": role, "part": part}
 
@@ -80,14 +80,27 @@ class ChainState:
         return STRIDE * self.number + self.iteration
 
     @property
-    def memory(self) -> LatentMemory | None:
-        """The thoughts that the attempt under way is handed; they depend on no text, so a chain can go on anywhere."""
+    def memory(self) -> LatentMemory | TraceMemory | None:
+        """The vectors that the attempt under way is handed, by name, so that a chain can go on anywhere."""
         if self.method not in LATENT or not self.iteration:
             return None
-        whose = self.plan.donors[self.problem.id] if self.method == "thoughts_another" else self.problem
-        asked = self.plan.reason.filled({"question": whose.question})
-        keep = self.plan.settings.thoughts or self.plan.backend.num_thoughts
-        return LatentMemory(asked, self.iteration, keep, self.method == "thoughts_zeroed")
+        return self.trace_memory(self.notes[-1]) if self.method in CONDENSING else self.thoughts()
+
+    @property
+    def lender(self) -> Problem:
+        """Whose vectors are handed on."""
+        return self.plan.donors[self.problem.id] if self.method.endswith(ANOTHER) else self.problem
+
+    def thoughts(self) -> LatentMemory:
+        """The thoughts of all attempts before; they depend on no text."""
+        asked = self.plan.reason.filled({"question": self.lender.question})
+        return LatentMemory(asked, self.iteration, self.plan.num_vectors, self.method.endswith(ZEROED))
+
+    def trace_memory(self, text: str) -> TraceMemory:
+        """The vectors made of a trace."""
+        asked = self.plan.reason.filled({"question": self.lender.question})
+        way = self.method.partition("_")[0]
+        return TraceMemory(asked, text, self.plan.num_vectors, way, self.method.endswith(ZEROED))
 
     def room(self, backend: Backend, step: Spent, step_tokens: int, step_usd: float | None, asked: Request) -> int:
         """Tokens that the next call may write within all budgets; below 1: none."""
@@ -188,6 +201,8 @@ def recalled_note(state: ChainState, row: Mapping[str, Any]) -> Note:
 def handed_on(state: ChainState, rows: Sequence[Row], written: Written) -> Talk:
     """What the next iteration is given."""
     plan, method = state.plan, state.method
+    if method in CONDENSING:
+        return (yield from condensed(state, written))
     if method in LATENT:
         return Note("")
     if method == "longer":
@@ -207,12 +222,34 @@ def handed_on(state: ChainState, rows: Sequence[Row], written: Written) -> Talk:
     return (yield from noted(plan, state.spans, method, state.problem, written.text, rows[-1]["answer"], known, seed, ask))
 
 
+def condensed(state: ChainState, written: Written) -> Talk:
+    """Have vectors made of a trace. The note names the text that they stand for, which the next attempt does not see.
+
+    A control takes the other problem's first attempt, which is that problem's own to pay for.
+    """
+    plan = state.plan
+    if state.method.endswith(ANOTHER):
+        other = ChainState(plan, state.spans, SAMPLES, state.lender, state.number)
+        prompt, tokens = plan.reason.filled({"question": other.problem.question}), plan.settings.step_tokens
+        written = yield from asking(other, plan.backend, "reason", prompt, "", tokens or plan.backend.max_tokens, None)
+        if written.error or not written.calls:
+            return Note("", is_budget=not written.calls, error=written.error)
+    memory = state.trace_memory(trace(written.text, plan.think_end))
+    most = plan.settings.chain_tokens
+    if most is not None and most - state.spent.completion < memory.keep:
+        return Note("", is_budget=True)
+    asked = {"role": "user", "content": memory.question}
+    (done,) = yield [Request((asked,), max_tokens=memory.keep, memory=memory, about=state.about("condense", 0))]
+    state.spent.add(done, plan.backend)
+    return Note(memory.text, done.usage.completion, error=done.error)
+
+
 def following(state: ChainState, note: Note) -> tuple[str, str]:
     """Prompt of the next attempt, and what its reply begins with."""
     plan, settings = state.plan, state.plan.settings
     first = plan.reason.filled({"question": state.problem.question})
     if state.method in BEGINNING or plan.hand_on == "reply":
-        return first, note.text
+        return first, "" if state.method in LATENT else note.text
     count = {"all": len(state.notes), "window": settings.window}.get(settings.memory, 1)
     kept = list(enumerate(state.notes, start=1))[-count:]
     attempts = "\n\n".join(f"ATTEMPT {number}:\n{text}" for number, text in kept)
@@ -294,8 +331,8 @@ def stuck(state: ChainState, note: Note) -> str | None:
         return "error"
     if note.is_budget:
         return "budget"
-    is_text = state.method not in LATENT
-    if state.plan.settings.stop == "no_change" and is_text and state.notes and note.text == state.notes[-1]:
+    says_all = state.method not in LATENT or state.method in WAYS  # equal texts make equal vectors
+    if state.plan.settings.stop == "no_change" and says_all and state.notes and note.text == state.notes[-1]:
         return "no_change"
     return None
 

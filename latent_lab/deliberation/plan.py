@@ -7,7 +7,7 @@ from latent_lab.config import ConfigError
 from latent_lab.deliberation.backends import Backend
 from latent_lab.deliberation.prompts import Prompt, load_prompt
 from latent_lab.deliberation.replay import Past
-from latent_lab.deliberation.settings import ASKING, BEGINNING, LATENT, SAMPLES, Settings
+from latent_lab.deliberation.settings import ASKING, BEGINNING, CONDENSING, LATENT, NUM_VECTORS, SAMPLES, Settings
 from latent_lab.deliberation.texts import Spans
 from latent_lab.grading.answers import Equivalence, Grading
 from latent_lab.problems import Problem
@@ -51,6 +51,11 @@ class Plan:
         """How many rows a problem has in the end."""
         return len(self.methods) * self.settings.chains * (self.settings.iterations + 1) + self.settings.num_samples
 
+    @property
+    def num_vectors(self) -> int:
+        """How many thoughts, or vectors made of a trace, are handed on."""
+        return self.settings.thoughts or self.backend.num_thoughts or NUM_VECTORS
+
     def kept(self, text: str, spans: Spans) -> int:
         """How many tokens of a trace are kept."""
         return self.settings.k if self.share is None else max(round(self.share * len(spans(text))), 1)
@@ -84,11 +89,7 @@ def planned(
             "a run of this laboratory writes no summaries; allowed: with a summariser=, or first_k, last_k, random_k, tail, wait"
         )
         raise ConfigError("task.methods", sorted(asks)[0], rest)
-    if (latent := [m for m in methods if m in LATENT]) and not backend.num_thoughts:
-        rest = (
-            "the backend has no thoughts to hand on; allowed: run=RUN of a run that feeds thoughts into slots, or other methods"
-        )
-        raise ConfigError("task.methods", latent[0], rest)
+    check_vectors(methods, backend)
     for name in ("step_usd", "chain_usd"):
         if getattr(settings, name) is not None and None in (backend.cost(1, 0, 1), summariser.cost(1, 0, 1)):
             rest = "money is counted only with prices; allowed: with price_input and price_output of backend and summariser"
@@ -114,3 +115,15 @@ def planned(
         load_prompt("running", settings.running),
         past or Past(),
     )
+
+
+def check_vectors(methods: Sequence[str], backend: Backend) -> None:
+    """:class:`ConfigError` for methods that hand on vectors which the backend does not have or cannot make."""
+    if (traced := [m for m in methods if m in CONDENSING]) and not backend.can_condense:
+        rest = "the backend cannot think over what is written; allowed: run=RUN of a run that feeds thoughts into its slots, or"
+        raise ConfigError("task.methods", traced[0], f"{rest} has none, or other methods")
+    if (latent := [m for m in methods if m in LATENT - CONDENSING]) and not backend.num_thoughts:
+        rest = (
+            "the backend has no thoughts to hand on; allowed: run=RUN of a run that feeds thoughts into slots, or other methods"
+        )
+        raise ConfigError("task.methods", latent[0], rest)

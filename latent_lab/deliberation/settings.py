@@ -24,12 +24,26 @@ METHODS = {
     "thoughts": "the last thoughts of a latent run fill the first slots of its next attempt, which thinks on from them",
     "thoughts_zeroed": "a control of thoughts: zeros in their place",
     "thoughts_another": "a control of thoughts: another problem's in their place",
+    "condensed": "a run thinks over its trace, and these thoughts fill the first slots of its next attempt; the text is gone",
+    "condensed_zeroed": "a control of condensed: zeros in their place",
+    "condensed_another": "a control of condensed: those over an attempt at another problem in their place",
+    "averaged": "as condensed, with the states that the run has while it reads its trace, averaged over equal parts",
+    "averaged_zeroed": "a control of averaged: zeros in their place",
+    "averaged_another": "a control of averaged: those of an attempt at another problem in their place",
 }
 """Ways to think again, and what is handed on from one iteration to the next."""
 ASKING = frozenset({"whole", "chunked", "running", "segment"})
 """Those for which a model writes what is handed on."""
-LATENT = frozenset({"thoughts", "thoughts_zeroed", "thoughts_another"})
+WAYS = ("condensed", "averaged")
+"""Those that hand on vectors made of a trace."""
+CONDENSING = frozenset(method for method in METHODS if method.startswith(WAYS))
+"""These and their controls."""
+LATENT = frozenset({"thoughts", "thoughts_zeroed", "thoughts_another"}) | CONDENSING
 """Those that hand on no text."""
+ZEROED, ANOTHER = "_zeroed", "_another"
+"""How the controls of these end."""
+NUM_VECTORS = 4
+"""Vectors made of a trace by a run that has no slots of its own."""
 BEGINNING = frozenset({"tail", "wait", "longer"})
 """Those that begin the next reply for the model."""
 MEMORIES = ("all", "last", "window", "running")
@@ -50,8 +64,9 @@ class Settings(Selection):
 
     methods: list[str] = field(default_factory=list)
     """Ways to think again, compared on the same first attempts: whole, chunked, running, segment, first_k, last_k, random_k,
-    post_think, answer_only, tail, wait, longer; for a run that thinks in slots also thoughts and its controls thoughts_zeroed and
-    thoughts_another (the next problem of the split lends its own). Empty: what suits the backend."""
+    post_think, answer_only, tail, wait, longer; for a run of this laboratory also condensed and averaged, for one that thinks in
+    slots also thoughts, and their controls with _zeroed and _another behind the name (the next problem of the split lends its
+    own). Empty: what suits the backend."""
     iterations: int = 4
     """Times that is thought again after the first attempt."""
     chains: int = 4
@@ -78,7 +93,8 @@ class Settings(Selection):
     share: float | None = None
     """The same as a share of the trace, in place of ``k``; null: ``k`` holds, and for a run of this laboratory a half."""
     thoughts: int | None = None
-    """Thoughts handed on by ``thoughts`` and its controls, the last of all slots; null: as many as an attempt thinks anew."""
+    """Thoughts handed on by ``thoughts`` and its controls, the last of all slots, and vectors made of a trace; null: as many as
+    an attempt thinks anew, or 4 where it thinks none."""
     chunk: int = 1000
     """Tokens of a part for chunked and running."""
     overlap: int = 0

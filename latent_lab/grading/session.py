@@ -12,9 +12,9 @@ import torch
 import yaml
 
 from latent_lab import checkpoint
-from latent_lab.backbone import ModelError
+from latent_lab.backbone import Backbone, ModelError
 from latent_lab.compose import typed
-from latent_lab.config import NOT_RESULT, EvalConfig, Nothing, TrainConfig
+from latent_lab.config import NOT_RESULT, ConfigError, EvalConfig, Nothing, TrainConfig
 from latent_lab.grading import judge
 from latent_lab.grading.evaluate import Solver, floors, in_words, summary, teacher_forced
 from latent_lab.grading.judges import Asking
@@ -23,6 +23,7 @@ from latent_lab.grading.tools import add_tools, with_tools
 from latent_lab.job import Job
 from latent_lab.problems import DataError, Problem, fingerprint, rule_of
 from latent_lab.run import CONFIG, RESULT, Run, accelerator, open_run_together, say_complete, seed_everything
+from latent_lab.sequences import Encoded
 from latent_lab.supervision import StepDecoder
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint"
-IDENTITY = frozenset({"problems", "weights", "judge_prompt"})
+IDENTITY = frozenset({"problems", "weights", "judge_prompt", "examples"})
 """Hashes in the config of an evaluation's folder, of what decides its result though no setting shows it."""
 
 
@@ -55,6 +56,7 @@ class Session:
         """Let the model answer problems; return the result and a graded row for each problem."""
         solver = self.solver
         encoded = self.trained.stage.encode(problems, solver.backbone.tokenizer)
+        check_room(encoded, self.trained.stage, solver.backbone)
         started = time.monotonic()
         rows = solver.graded(problems, encoded, quiet=False)
         seconds = time.monotonic() - started
@@ -107,12 +109,14 @@ def session(job: Job, task: Answers) -> Iterator[Session]:
     if config.threads:
         torch.set_num_threads(config.threads)
     trained = trained_config(config.run_folder)
+    examples = show_examples(trained, task.shots)
     with accelerator(config.device, config.precision) as at:
         problems = (config.dataset or trained.dataset).load(config.split)[: config.limit]
         if not problems:
             raise DataError(f"split={config.split}: the dataset has no problem there; choose another split or dataset")
         weights = checkpoint.weights_hash(config.run_folder / CHECKPOINT)
         identity = {"problems": fingerprint(problems), "weights": weights, **judge.identity(config.judge)}
+        identity |= {"examples": fingerprint(examples)} if examples else {}
         folder = Path(config.out) if config.out else config.run_folder / "eval" / job.slug
         options = {"command": job.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
         with open_run_together(at, folder, {**job.plain, **identity}, **options) as run:
@@ -131,6 +135,7 @@ def solver_of(
 ) -> tuple[Solver, checkpoint.Info, StepDecoder | None]:
     """A finished run's model, ready to answer (``dataset``: whose answers, if not those it was trained on), and what was trained
     to read its thoughts."""
+    show_examples(trained, task.shots)
     backbone, info, decoder = checkpoint.load(folder / CHECKPOINT, getattr(trained.model, "dtype", "float32"))
     solver = Solver(
         reasoner=checkpoint.thinking(folder / CHECKPOINT, backbone, info).to(at.device).eval(),
@@ -175,6 +180,45 @@ def trained_config(run_folder: Path) -> TrainConfig:
     config: TrainConfig = typed(yaml.safe_load((run_folder / CONFIG).read_text(encoding="utf-8")))
     config.stage.restore(run_folder / CHECKPOINT, run_folder.parent)
     return config
+
+
+def show_examples(trained: TrainConfig, shots: int | None, problems: Sequence[Problem] = ()) -> Sequence[Problem]:
+    """Hand a stage that shows examples the training ``problems`` to draw them from, and return those.
+
+    They are read where none are given. ``shots`` is how many examples, None: as many as in training.
+    """
+    stage = trained.stage
+    if shots is not None and not hasattr(stage, "shots"):
+        raise ConfigError("task.shots", shots, "this run's stage shows no examples; allowed: null, or runs of stage=planning")
+    if shots is not None:
+        stage.shots = shots
+    if not getattr(stage, "shots", 0):
+        return ()
+    if stage.examples is None:
+        stage.show(problems or load(trained, "train"), trained.seed)
+    pool: Sequence[Problem] = stage.examples.pool
+    return pool
+
+
+def check_room(encoded: Sequence[Encoded], stage: Any, backbone: Backbone) -> None:
+    """Raise :class:`ModelError` for a problem whose examples leave it no position for an answer."""
+    shots = getattr(stage, "shots", 0)
+    for e in encoded if shots else ():
+        if len(e.question) >= backbone.room:
+            raise ModelError(
+                f"problem {e.id}: with {shots} examples before it its prompt has {len(e.question)} tokens; the model has "
+                f"positions for {backbone.room}; allowed: fewer examples (stage.shots, or task.shots in an evaluation)"
+            )
+
+
+def load(config: TrainConfig, split: Any) -> list[Problem]:
+    """One split, cut to the limits of a training."""
+    problems = config.dataset.load(split)
+    limits = [n for n in (config.limit, {"train": config.train_limit, "valid": config.valid_limit}[split]) if n is not None]
+    problems = problems[: min(limits)] if limits else problems
+    if not problems:
+        raise DataError(f"the {split} split of the dataset is empty; it takes at least one problem")
+    return problems
 
 
 def seen(problems: Sequence[Problem], trained: TrainConfig) -> int | None:

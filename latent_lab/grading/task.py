@@ -27,6 +27,8 @@ class Answers:
     runs with ``stage.train_stop``); ``as_trained``: the second where that was trained, else the first. ``gold_chain_leak``: as
     many as the gold chain would fill. The published evaluation does this, which tells the model how long the chain is; it is
     here to be compared with, and must be asked for by this name."""
+    shots: int | None = None
+    """Solved training problems shown before each question (runs of ``stage=planning``); null: as many as in training."""
     max_new_tokens: int | None = None
     """Longest answer in tokens; null takes the longest training target and some room."""
     floors: bool = True
@@ -56,6 +58,8 @@ class Answers:
             raise ValueError(f"num_slots={self.num_slots}: allowed are 0 and more")
         if self.num_slots is not None and self.thoughts == "gold_chain_leak":
             raise ValueError(f"num_slots={self.num_slots}: thoughts={self.thoughts} decides the number; leave one of them out")
+        if self.shots is not None and self.shots < 0:
+            raise ValueError(f"shots={self.shots}: allowed are 0 and more, or null")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens={self.max_new_tokens}: allowed are 1 and more")
         try:

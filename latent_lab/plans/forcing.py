@@ -107,7 +107,7 @@ def follows(blocks: Blocks) -> dict[str, tuple[tuple[str, ...], bool]]:
     answer has none), a line may also begin without one.
     """
     plan, prefix = blocks.plan, blocks.prefix()
-    kinds = [kind for kind in plan.kinds() if blocks.answer or kind != ANSWER] if blocks.is_typed else []
+    kinds = blocks.kinds()
     first = tuple(blocks.group(kind)[0] for kind in kinds)
     steps = tuple(blocks.group(kind)[0] for kind in kinds if kind != ANSWER)
     found: dict[str, tuple[tuple[str, ...], bool]] = {}

@@ -4,12 +4,17 @@ In words, as hard prompts, the same is ``Plan: addition. ``.
 """
 
 import re
+from collections import Counter
+from collections.abc import Mapping
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
-from latent_lab.plans.base import ANSWER, Label, Plan
+from latent_lab.plans.base import ANSWER, RESERVED, Label, Plan, PlanError
 
 PREFIX = "prefix"
+TOKEN = "<{kind}_{number}>"
+"""How tokens are written, unless ``stage.form`` says otherwise."""
 SAID = "Plan:"
 """What a block in words begins with."""
 SIGNS = {"+": "addition", "-": "subtraction", "*": "multiplication", "/": "division", "^": "power", "!": "factorial"}
@@ -28,6 +33,10 @@ class Blocks:
     """Whether the answer has a block, too."""
     in_words: bool = False
     """Whether blocks are text of the language and no new tokens; the names below then only stand for words."""
+    form: str = TOKEN
+    """How a token is written, ``{kind}`` and ``{number}`` standing for what they say."""
+    called: Mapping[str, str] = field(default_factory=dict)
+    """What kinds (and the prefix) are called; by their own name, where nothing is said."""
 
     @property
     def is_typed(self) -> bool:
@@ -40,17 +49,29 @@ class Blocks:
 
     def names(self) -> list[str]:
         """What blocks are made of, prefix first."""
-        kinds = [kind for kind in self.plan.kinds() if self.answer or kind != ANSWER] if self.is_typed else []
-        return [*self.prefix(), *(token for kind in kinds for token in self.group(kind))]
+        return [*self.prefix(), *(token for kind in self.kinds() for token in self.group(kind))]
+
+    def kinds(self) -> list[str]:
+        """Every kind that is announced."""
+        return [kind for kind in self.plan.kinds() if self.answer or kind != ANSWER] if self.is_typed else []
+
+    @cached_property
+    def kind_of(self) -> dict[str, str]:
+        """What each of :meth:`names` is a token of: a kind, or the prefix."""
+        return dict.fromkeys(self.prefix(), PREFIX) | {token: kind for kind in self.kinds() for token in self.group(kind)}
 
     def prefix(self) -> tuple[str, ...]:
         """What every block begins with. Where no kinds are said it takes their tokens, too: blocks then stay as long."""
         more = 0 if self.is_typed or self.in_words else self.num_special
-        return tuple(f"<{PREFIX}_{i}>" for i in range(self.num_prefix + more))
+        return tuple(self._token(PREFIX, i) for i in range(self.num_prefix + more))
 
     def group(self, kind: str) -> tuple[str, ...]:
         """The tokens of one kind."""
-        return tuple(f"<{kind}_{i}>" for i in range(self.num_special))
+        return tuple(self._token(kind, i) for i in range(self.num_special))
+
+    def _token(self, kind: str, number: int) -> str:
+        name = kind if self.in_words else self.called.get(kind, kind)
+        return self.form.replace("{number}", str(number)).replace("{kind}", name)
 
     def block(self, label: Label) -> tuple[str, ...]:
         """What stands before a step."""
@@ -76,13 +97,22 @@ class Blocks:
 
     def said(self, block: Seq[str]) -> str:
         """A block in words, with the blank that parts it from its step; empty where nothing stands."""
-        words = ", ".join(word(kind_of(name)) for name in block if kind_of(name) != PREFIX)
+        words = ", ".join(self.word(kind) for kind in map(self.kind_of.__getitem__, block) if kind != PREFIX)
         return "".join([SAID if block else "", f" {words}." if words else "", " " if block else ""])
 
+    def word(self, kind: str) -> str:
+        """A kind in words."""
+        return self.called.get(kind) or word(kind)
 
-def kind_of(name: str) -> str:
-    """The kind that ``<+_0>`` stands for."""
-    return name[1:-1].rpartition("_")[0]
+    def check(self) -> None:
+        """Raise :class:`PlanError` where a name is given to no kind, or one name to two; the plan must be fitted."""
+        known = [*([] if self.in_words else [PREFIX]), *dict.fromkeys((*self.plan.kinds(), *self.plan.own_kinds()))]
+        for kind in self.called:
+            if kind not in known and kind not in RESERVED - {PREFIX}:
+                raise PlanError(f"stage.names: given a name for {kind}; the plan has no such kind; allowed: {', '.join(known)}")
+        said = [self.word(kind) for kind in self.kinds()] if self.in_words else self.names()
+        if twice := [name for name, count in Counter(said).items() if count > 1]:
+            raise PlanError(f"stage.names: two kinds would write {twice[0]}; give each a name of its own")
 
 
 def word(kind: str) -> str:

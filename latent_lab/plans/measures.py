@@ -73,7 +73,7 @@ def steps_as_gold(rows: Seq[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def information(rows: Seq[dict[str, Any]]) -> dict[str, Any]:
-    """How many bits the announced kinds hold beside the gold chain's, and how many they tell of what the steps then do.
+    """How many bits the announced kinds hold beside the gold chain's, and how many both tell of what the steps then do.
 
     Empty where plans have no kinds.
     """
@@ -81,7 +81,13 @@ def information(rows: Seq[dict[str, Any]]) -> dict[str, Any]:
     gold = [kind for row in rows for kind in row["plan_gold"]]
     if not gold:
         return {}
-    pairs = [pair for row in rows for pair in zip(row["plan"], row["plan_operators"], strict=True)]
+    of = {
+        name: [pair for row in rows for pair in zip(row[kinds], row[steps], strict=True)]
+        for name, kinds, steps in (
+            ("operators", "plan", "plan_operators"),
+            ("operators_of_gold", "plan_gold", "plan_gold_operators"),
+        )
+    }
     most = max(map(written.count, set(written)), default=0)
     return {
         "kinds": {
@@ -90,7 +96,10 @@ def information(rows: Seq[dict[str, Any]]) -> dict[str, Any]:
             "bits_of_gold": entropy(gold),
             "most_frequent": most / len(written) if written else None,
         },
-        "operators": {"bits": mutual_information(pairs), "by_chance": by_chance(pairs), "n": len(pairs)} if pairs else None,
+        **{
+            name: {"bits": mutual_information(pairs), "by_chance": by_chance(pairs), "n": len(pairs)} if pairs else None
+            for name, pairs in of.items()
+        },
     }
 
 

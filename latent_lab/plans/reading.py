@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from latent_lab.plans.layout import SAID, Blocks, word
+from latent_lab.plans.layout import SAID, Blocks
 from latent_lab.sequences import ANSWER_PREFIX
 
 FIRST_SIGN = 0xF0000
@@ -85,7 +85,7 @@ class Reading:
     def _group_of(self) -> dict[str, tuple[str, ...]]:
         """In words: the names that each word stands for."""
         kinds = [kind for kind in self.blocks.plan.kinds() if self.blocks.group(kind)[0] in self.sign_of]
-        return {word(kind): self.blocks.group(kind) for kind in kinds} if self.blocks.is_typed else {}
+        return {self.blocks.word(kind): self.blocks.group(kind) for kind in kinds} if self.blocks.is_typed else {}
 
     @cached_property
     def _phrase(self) -> re.Pattern[str]:

@@ -1,13 +1,15 @@
 """Rows for planning tokens: added to tokenizer and tables, started, and checked to be where their ids say."""
 
 from collections.abc import Sequence as Seq
+from dataclasses import astuple
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from latent_lab.backbone import Backbone, add_rows
-from latent_lab.plans.base import PlanError
+from latent_lab.plans.base import PLAN, PlanError
 from latent_lab.plans.layout import PREFIX, Blocks
 from latent_lab.problems import Problem
 from latent_lab.sequences import encode
@@ -19,11 +21,12 @@ NOISE = 0.1
 def give_rows(backbone: Backbone, blocks: Blocks, start: str, problems: Seq[Problem]) -> None:
     """Teach a backbone the planning tokens it does not know yet; ``start`` says how their rows begin (``stage.rows_from``)."""
     names, model, tokenizer = blocks.tokens(), backbone.model, backbone.tokenizer
+    check_names(backbone, names)
     num_known = len(tokenizer)
     new = add_rows(model, tokenizer, [name for name in names if name not in tokenizer.get_vocab()])
     backbone.more = tuple(tokenizer.convert_tokens_to_ids(names))
     check_rows(backbone, names)
-    kinds = {i: tokenizer.convert_ids_to_tokens(i)[1:-1].rpartition("_")[0] for i in new}
+    kinds = {i: blocks.kind_of[tokenizer.convert_ids_to_tokens(i)] for i in new}
     shares = {kind: share(kind, blocks, start, tokenizer, problems, num_known) for kind in sorted(set(kinds.values()))}
     tables = {id(t.weight): t.weight for t in (model.get_input_embeddings(), model.get_output_embeddings())}
     with torch.no_grad():
@@ -45,7 +48,8 @@ def share(kind: str, blocks: Blocks, start: str, tokenizer: Any, problems: Seq[P
     """How much each known token counts in the first row of a kind, ``[tokens]``; evenly where nothing speaks for any."""
     ids: list[int] = []
     if start == "word":
-        ids = tokenizer([kind], add_special_tokens=False, split_special_tokens=True)["input_ids"][0]
+        named = blocks.called.get(kind, kind)
+        ids = tokenizer([named], add_special_tokens=False, split_special_tokens=True)["input_ids"][0]
     elif start == "centroid":
         for e, labels in zip(encode(problems, tokenizer), blocks.plan.labels(problems), strict=True):
             pieces = [step for step, label in zip(e.steps, labels, strict=True) if kind in label or kind == PREFIX]
@@ -53,6 +57,23 @@ def share(kind: str, blocks: Blocks, start: str, tokenizer: Any, problems: Seq[P
             ids += e.answer if kind == blocks.plan.answer_kind else ()
     counts = torch.bincount(torch.tensor(ids, dtype=torch.long), minlength=num_known).float()
     return counts / counts.sum() if ids else torch.full((num_known,), 1 / num_known)
+
+
+def check_names(backbone: Backbone, names: Seq[str]) -> None:
+    """Raise :class:`PlanError` where a planning token is something else already: a word of the vocabulary, or a marker.
+
+    A model that was trained with planning tokens (its folder holds a plan) may go on with those it has.
+    """
+    tokenizer = backbone.tokenizer
+    vocabulary, added = tokenizer.get_vocab(), tokenizer.get_added_vocab()
+    is_planned = (Path(tokenizer.name_or_path) / PLAN).is_file()
+    named = {tokenizer.convert_ids_to_tokens(i) for i in (*astuple(backbone.tokens), backbone.pad, tokenizer.eos_token_id)}
+    for name in names:
+        if name in vocabulary and (name in named or name not in added or not is_planned):
+            raise PlanError(
+                f"planning token {name}: the tokenizer has it already, its id is {vocabulary[name]}; "
+                "allowed: tokens of other names, by stage.form or stage.names"
+            )
 
 
 def check_rows(backbone: Backbone, names: Seq[str]) -> None:

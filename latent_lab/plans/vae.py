@@ -1,4 +1,4 @@
-"""Steps by the code of a small autoencoder with soft quantisation ("SQ-VAE" of arXiv 2310.05707, section 3). Imports no torch."""
+"""Steps by the code of a small autoencoder, soft ("SQ-VAE" of arXiv 2310.05707, section 3) or hard. Imports no torch."""
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
@@ -9,7 +9,9 @@ from latent_lab.plans.embedded import Embedded
 if TYPE_CHECKING:
     import numpy as np
 
-FORMS = ("plain", "contrastive", "next_step")
+FORMS = ("plain", "contrastive", "next_step", "hard")
+ONLY_IN = {"kl": FORMS[:3], "apart": ("contrastive",)}
+"""The forms that have a use for a setting."""
 
 
 @dataclass
@@ -21,7 +23,7 @@ class SoftVAE(Embedded):
 
     form: str = "plain"
     """``plain``; ``contrastive``: neighbouring steps are pushed to codes apart; ``next_step``: a step's code must tell of the
-    vector of the step after it."""
+    vector of the step after it; ``hard``: a step's code is the nearest of ``clusters`` (VQ-VAE, arXiv 1711.00937)."""
     epochs: int = 10
     """Passes over the training problems."""
     lr: float = 1e-3
@@ -42,21 +44,27 @@ class SoftVAE(Embedded):
         for name in ("kl", "apart"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: allowed are weights of 0 and more")
+            if self.form not in ONLY_IN[name] and getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"{name}={getattr(self, name)}: form={self.form} has no such weight; allowed: leave it out")
         if not self.lr > 0:
             raise ValueError(f"lr={self.lr}: allowed are numbers above 0")
 
     def divide(self, vectors: "Seq[np.ndarray]") -> "dict[str, np.ndarray]":
-        """See :class:`Embedded`: the weights of the encoder, all that labels need."""
+        """See :class:`Embedded`: the weights of the encoder, and codes where they are hard; all that labels need."""
         from latent_lab.plans.vae_training import encoder_of
 
         return encoder_of(self, vectors)
 
     def nearest(self, points: "np.ndarray") -> "np.ndarray":
-        """See :class:`Embedded`; the largest mean, whatever the noise in training."""
+        """See :class:`Embedded`; the nearest code, or the largest mean, whatever the noise in training."""
         import numpy as np
+
+        from latent_lab.plans.kmeans import assigned
 
         hidden = points
         for layer in range(3):
             hidden = hidden @ self.arrays[f"encoder{layer}.weight"].T + self.arrays[f"encoder{layer}.bias"]
             hidden = np.maximum(hidden, 0) if layer < 2 else hidden
+        if self.form == "hard":
+            return assigned(hidden, self.arrays["codes"], np.zeros(self.clusters, dtype=np.float32))
         return hidden[:, : self.clusters].argmax(axis=1)

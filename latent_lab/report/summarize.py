@@ -22,7 +22,7 @@ from latent_lab.deliberation.plan import Plan, planned
 from latent_lab.deliberation.replay import Past, amount, num_samples, past_of
 from latent_lab.deliberation.rivals import at_equal_tokens, curves, drawn
 from latent_lab.deliberation.samples import chains_of, rows_of, unanswered
-from latent_lab.deliberation.settings import METHODS
+from latent_lab.deliberation.settings import ANOTHER, METHODS, ZEROED
 from latent_lab.deliberation.weights import WEIGHTS
 from latent_lab.files import atomic
 from latent_lab.job import Job
@@ -114,9 +114,10 @@ def prepared(task: "SummarizeTask", config: EvalConfig) -> tuple[Plan, list[Prob
     failed = unanswered(rows_of(config.folder(task.errors_of) / SAMPLES_FILE)) if task.errors_of else ()
     split = dataset.load(config.split)
     problems = task.selected(split, config.limit, failed)
-    if len(split) < 2 and (method := "thoughts_another") in plan.methods:
-        rest = "the split has one problem, so there is no other; allowed: a split of two, or thoughts_zeroed"
-        raise ConfigError("task.methods", method, rest)
+    if len(split) < 2 and (borrows := [method for method in plan.methods if method.endswith(ANOTHER)]):
+        zeroed = borrows[0].replace(ANOTHER, ZEROED)
+        rest = f"the split has one problem, so there is no other; allowed: a split of two, or {zeroed}"
+        raise ConfigError("task.methods", borrows[0], rest)
     donors = {one.id: another for one, another in zip(split, [*split[1:], *split[:1]], strict=True)}
     return replace(plan, donors=donors), problems
 
@@ -147,7 +148,8 @@ def deliberated(
         total = len(problems) * plan.num_attempts
         board.advance = stack.enter_context(progress("thinking", total, unit="attempts", note=board.in_words))
         talks = [chain(plan, thinks.spans, method, each, n, board) for method, n in plan.chains for each in problems]
-        rows = driven(talks, {"reason": thinks.caller, "summary": sums_up.caller})
+        callers = {"reason": thinks.caller, "summary": sums_up.caller}
+        rows = driven(talks, callers | ({"condense": thinks.condenser} if thinks.condenser else {}))
         return [row for each in rows for row in each], list(ledger.rows)
 
 

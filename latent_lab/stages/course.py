@@ -20,8 +20,9 @@ from latent_lab.engine import STATE, Engine
 from latent_lab.files import atomic, remove
 from latent_lab.grading.answers import Equivalence, Grading
 from latent_lab.grading.evaluate import Solver, floors, in_words, rate, summary, teacher_forced
+from latent_lab.grading.session import check_room, load, show_examples
 from latent_lab.job import Job
-from latent_lab.problems import DataError, Problem, rule_of
+from latent_lab.problems import Problem, rule_of
 from latent_lab.problems.checks import check_problems
 from latent_lab.reasoner import LatentReasoner
 from latent_lab.run import Run, accelerator, open_run_together, say_complete, seed_everything
@@ -46,6 +47,7 @@ class StageCourse:
         self.stage: Stage = config.stage
         self.config, self.accelerator, self.backbone = config, accelerator, backbone
         self.train, self.valid = (self.stage.encode(problems, backbone.tokenizer) for problems in (train, valid))
+        check_room([*self.train, *self.valid], self.stage, backbone)
         self.valid_problems = valid
         self.majority = checkpoint.most_frequent([p.answer for p in train])
         self.reasoner = LatentReasoner(backbone.model, backbone.tokens, self.stage.loop())
@@ -71,8 +73,10 @@ class StageCourse:
         return -(-len(self.train) // self.config.batch_size)
 
     def batches(self, phase: Phase, epoch: int) -> list[list[int]]:
-        """Problems of like shape go together; the order depends on (seed, stage, epoch) alone."""
-        shapes = [self.stage.shape(p, phase.stage, self._draw(epoch)) for p in self.train]
+        """Problems of like shape (or length) go together; the order depends on (seed, stage, epoch) alone."""
+        shapes: list[tuple[int, ...]] = [self.stage.shape(p, phase.stage, self._draw(epoch)) for p in self.train]
+        if self.config.batch_by == "length":
+            shapes = [(sum(shape),) for shape in shapes]
         return bucketed(shapes, self.config.batch_size, f"{self.config.seed}/{phase.stage}/{epoch}")
 
     def collate(self, phase: Phase, epoch: int, numbers: Sequence[int]) -> Batch:
@@ -142,6 +146,7 @@ class StageCourse:
                     raise ModelError(
                         f"problem {p.id} is {length} tokens long at stage {stage}; the model has positions for {room}: "
                         "take a model with more (model.positions for model=nano), or leave the problem out"
+                        f"{', or show fewer examples (stage.shots)' if getattr(self.stage, 'shots', 0) else ''}"
                     )
 
 
@@ -188,6 +193,7 @@ def work(config: TrainConfig, at: Accelerator, run: Run, start: Path | None) -> 
     backbone = continued(config.model, start) if start else config.model.load(problems)
     config.stage.prepare(backbone, problems, Path(config.outputs))
     backbone = wrap(backbone, config.peft, start)
+    show_examples(config, None, problems)
     course = StageCourse(config, at, backbone, problems, valid)
     weight, kind = config.stage.step_supervision()
     if weight:
@@ -235,13 +241,3 @@ def check(config: TrainConfig, problems: list[Problem]) -> None:
     if stage.chain_needed:  # in the whole split: a limit must not decide which stages there are
         number, spare = stage.chain_needed
         check_problems(dataset.load("train"), stage=number, spare=spare)
-
-
-def load(config: TrainConfig, split: Any) -> list[Problem]:
-    """One split, cut to the limits."""
-    problems = config.dataset.load(split)
-    limits = [n for n in (config.limit, {"train": config.train_limit, "valid": config.valid_limit}[split]) if n is not None]
-    problems = problems[: min(limits)] if limits else problems
-    if not problems:
-        raise DataError(f"the {split} split of the dataset is empty; it takes at least one problem")
-    return problems

@@ -3,6 +3,7 @@
 What the kinds are is ``plan=``. Imports no torch.
 """
 
+import re
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from latent_lab.loop import Loop, Segments
 from latent_lab.plans.arithmetic import operators
-from latent_lab.plans.base import Plan
+from latent_lab.plans.base import Plan, PlanError
 from latent_lab.plans.embedded import Embedded
-from latent_lab.plans.layout import PLACES, Blocks
+from latent_lab.plans.examples import Examples
+from latent_lab.plans.layout import PLACES, TOKEN, Blocks
 from latent_lab.plans.reading import Reading
 from latent_lab.problems import Problem
 from latent_lab.schedule import Phase
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 SEEN = ("all", "segment", "question")
 ROWS = ("word", "mean", "mean_noise", "centroid", "random")
-IN_TOKENS = ("num_prefix", "num_special", "rows_from", "text_sees", "earlier_plans")
+IN_TOKENS = ("num_prefix", "num_special", "form", "rows_from", "text_sees", "earlier_plans")
 """Settings that blocks in words have no use for."""
 WEIGHTS = {"plan_weight": Role.PLAN, "step_weight": Role.STEP, "answer_weight": Role.ANSWER}
 
@@ -45,6 +47,10 @@ class Planning(Stage):
     """Tokens that every block begins with, whatever its kind."""
     num_special: int = 3
     """Tokens of each kind. A plan without kinds spends them on the prefix, so that blocks stay as long."""
+    form: str = TOKEN
+    """How a token is written, with what it is a token of in place of ``{kind}``, and its number."""
+    names: list[str] = field(default_factory=list)
+    """What kinds are called, the ``prefix`` among them, as in ``[memory:rag,prefix:plan]``; the others by their own names."""
     place: str = "steps"
     """Blocks stand before ``steps`` (and the answer); one at the ``front`` of all, without kinds; ``plan_first``: all blocks, a
     line each, and then again before their steps; ``plan_only``: the same without any step."""
@@ -68,6 +74,10 @@ class Planning(Stage):
     earlier_plans: int = 0
     """Where text sees not all: of how many blocks before its own it sees the tokens, too."""
 
+    shots: int = 0
+    """Solved problems shown before each question, in training and evaluation alike, drawn from the training problems by the run's
+    seed and the problem's id; never the problem itself."""
+
     stages: list[int] = field(default_factory=lambda: [0])
     """Stages trained one after another: at stage k the first k steps are no text but thoughts, each after its block."""
     latents_per_step: int = 1
@@ -88,6 +98,7 @@ class Planning(Stage):
                 raise ValueError(f"{name}={getattr(self, name)}: allowed are 0 and more")
         if not any(getattr(self, name) for name in WEIGHTS):
             raise ValueError(f"answer_weight={self.answer_weight}: one of the three weights must be above 0")
+        self._check_names()
         one_of(self, "place", PLACES)
         one_of(self, "rows_from", ROWS)
         one_of(self, "text_sees", SEEN)
@@ -101,8 +112,30 @@ class Planning(Stage):
         for setting in fields(self):
             if self.words and setting.name in IN_TOKENS and (value := getattr(self, setting.name)) != setting.default:
                 raise ValueError(f"{setting.name}={value}: words=true has no planning tokens; allowed: leave it out")
+        self.check_shots()
+        self.examples: Examples | None = None
         self.reading: Reading | None = None
         self.line: tuple[int, ...] = ()
+
+    def check_shots(self) -> None:
+        """Raise :class:`PlanError` unless so many examples can be shown."""
+        if self.shots < 0:
+            raise PlanError(f"shots={self.shots}: allowed are 0 and more")
+        if self.shots and (self.has_slots or self.text_sees != "all"):
+            given = f"stages={self.stages}" if self.has_slots else f"text_sees={self.text_sees}"
+            reason = "an example has no thoughts to show" if self.has_slots else "a question's examples would be hidden from it"
+            raise PlanError(f"shots={self.shots}: {reason}; allowed with {given}: 0")
+
+    def _check_names(self) -> None:
+        if any(self.form.count(each) != 1 for each in ("{kind}", "{number}")) or re.search(r"\s", self.form):
+            raise ValueError(f"form={self.form}: allowed are texts without blanks that have {{kind}} and {{number}} once each")
+        if not all(re.fullmatch(r"\S+:[^\s:]+", each) for each in self.names) or len(self.called) < len(self.names):
+            raise ValueError(f"names={self.names}: allowed are names without blanks, one for each kind, as in [memory:rag]")
+
+    @property
+    def called(self) -> dict[str, str]:
+        """``names`` by kind."""
+        return {kind: name for kind, _, name in (each.rpartition(":") for each in self.names)}
 
     def _check_stages(self) -> None:
         if not self.stages or min(self.stages) < 0 or sorted(set(self.stages)) != self.stages:
@@ -152,7 +185,7 @@ class Planning(Stage):
         if self.plan is None or not self.num_prefix + self.num_special:
             return None
         sizes = (1, 1) if self.words else (self.num_prefix, self.num_special)
-        return Blocks(self.plan, *sizes, self.place, self.answer_block, self.words)
+        return Blocks(self.plan, *sizes, self.place, self.answer_block, self.words, self.form, self.called)
 
     def phases(self) -> list[Phase]:
         """See :class:`Stage`."""
@@ -173,7 +206,25 @@ class Planning(Stage):
     # What is laid out
 
     def encode(self, problems: Seq[Problem], tokenizer: Tokenizer) -> list[Encoded]:
-        """See :class:`Stage`; the tokenizer must know the planning tokens (:meth:`prepare`)."""
+        """See :class:`Stage`; the tokenizer must know the planning tokens (:meth:`prepare`), and examples are shown if there are
+        any (:attr:`examples`)."""
+        encoded = self._encode(problems, tokenizer)
+        if not self.shots:
+            return encoded
+        if self.examples is None:
+            raise PlanError(f"stage.shots={self.shots}: no training problems to draw examples from are at hand; allowed here: 0")
+        return self.examples.before(problems, encoded, self.shots, tokenizer, self.shown)
+
+    def show(self, problems: Seq[Problem], seed: int) -> None:
+        """Draw the examples from these training problems."""
+        self.check_shots()
+        self.examples = Examples(problems, seed)
+
+    def shown(self, problems: Seq[Problem], tokenizer: Tokenizer) -> list[tuple[int, ...]]:
+        """Problems as examples: question, plan, steps and answer with its end, as they are learned where none are shown."""
+        return [join_planned(e, with_steps=self.has_text).ids for e in self._encode(problems, tokenizer)]
+
+    def _encode(self, problems: Seq[Problem], tokenizer: Tokenizer) -> list[Encoded]:
         blocks, plan = self.blocks, self.plan
         bare = [replace(p, steps=tuple(map(plan.text, p.steps))) for p in problems] if plan else problems
         around = self.around(tokenizer)
@@ -226,6 +277,7 @@ class Planning(Stage):
             return
         self.plan.outputs = outputs
         self.plan.fit(problems)
+        self.blocks.check()
         if self.words:
             return
         from latent_lab.plans.rows import give_rows
@@ -264,6 +316,7 @@ class Planning(Stage):
             "plan": list(written.kinds),
             "plan_gold": list(true.kinds),
             "plan_operators": [" ".join(operators(step)) for step in written.steps],
+            "plan_gold_operators": [" ".join(operators(step)) for step in true.steps],
             "plan_well_formed": written.is_well_formed,
             "plan_tokens": written.num_tokens,
         }

@@ -18,6 +18,9 @@ from latent_lab.job import job
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     train(folder, "stage=cot", "stage.epochs=[20]", "name=text", "optim.lr=3e-3")
+    train(folder, "stage=cot", "stage.epochs=[1]", "name=rotary", "model.architecture=llama")
+    train(folder, "stage=cot", "stage.epochs=[1]", "name=prefix", "peft=prefix")
+    train(folder, "stage=planning", "plan=arithmetic", "stage.text_sees=segment", "stage.epochs=[1]", "name=sparse")
     train(folder, "stage=coconut", "stage.stages=[2]", "stage.curriculum=false", "stage.epochs=[2]", "name=latent")
     return folder
 
@@ -91,6 +94,31 @@ def test_samples_of_a_question_are_read_and_thought_through_once(outputs: Path, 
     assert [count for count in read if count] == read[::4]
     assert read[::4] == [done.usage.prompt + lab.num_thoughts for done in together[::4]]
     assert [done.prefilled for done in separate] == [done.usage.prompt + lab.num_thoughts for done in separate]
+
+
+@pytest.mark.parametrize("name", ["text", "rotary", "latent", "prefix", "sparse"])
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_a_question_is_read_once_for_what_several_chains_have_below_it(outputs: Path, name: str, temperature: float) -> None:
+    """Where a thought stands between the question and what a reply begins with, or not all is seen by all, it is read whole."""
+    config = config_of(outputs / name)
+    lab = load(config, temperature, 0, 24)
+    below = ("", "1 + 2 = 3\n", "1 + 2 = 3\n4 + ", "9 + 9 = 18\n")
+    asked = [replace(each, sample=n, prefix=text) for each in requests_of(config)[:3] for n, text in enumerate(below)]
+    separate = [lab.answer([each])[0] for each in asked]
+    widths: list[tuple[int, ...]] = []
+    embeddings = lab.solver.reasoner.model.get_input_embeddings()
+    handle = embeddings.register_forward_hook(lambda _, given, out: widths.append(tuple(given[0].shape)))
+    together = lab.answer(asked)
+    handle.remove()
+    assert together == separate
+    lengths = [len(prompt.ids) for prompt in lab.prompts(asked)]
+    if name in ("latent", "prefix", "sparse"):
+        assert [done.prefilled for done in together] == lengths
+        return
+    alike = lengths[0] - 1  # every prompt keeps a token of its own, and the first has nothing below its question
+    assert {lengths[4], lengths[8]} == {lengths[0]}
+    assert [done.prefilled for done in together] == [lengths[0], *(length - alike for length in lengths[1:4])] * 3
+    assert widths[:2] == [(3, alike), (12, max(lengths) - alike - 1)]
 
 
 SMALL = ("task=summarize", "task.iterations=2", "task.chains=2", "task.samples=4", "task.problems=5")

@@ -49,15 +49,22 @@ def test_steps_are_compared_in_place() -> None:
 
 def test_bits_of_kinds_and_of_what_they_tell_of_operators() -> None:
     rows = [
-        {"plan": ["a", "b"], "plan_gold": ["a", "b", "c", "d"], "plan_operators": ["+", "-"]},
-        {"plan": ["a", "b"], "plan_gold": [], "plan_operators": ["+", "-"]},
+        {
+            "plan": ["a", "b"],
+            "plan_gold": ["a", "b", "c", "d"],
+            "plan_operators": ["+", "-"],
+            "plan_gold_operators": ["+", "+", "-", "-"],
+        },
+        {"plan": ["a", "b"], "plan_gold": [], "plan_operators": ["+", "-"], "plan_gold_operators": []},
     ]
     found = information(rows)
     assert found["kinds"] == {"written": 4, "bits": 1.0, "bits_of_gold": 2.0, "most_frequent": 0.5}
     assert (found["operators"]["bits"], found["operators"]["n"]) == (1.0, 4)
     assert 0 < found["operators"]["by_chance"] < 1
-    assert information([{"plan": [], "plan_gold": [], "plan_operators": []}]) == {}
-    assert information([{"plan": [], "plan_gold": ["a"], "plan_operators": []}])["operators"] is None
+    assert (found["operators_of_gold"]["bits"], found["operators_of_gold"]["n"]) == (1.0, 4)  # c or d: nothing more
+    nothing: dict[str, Any] = {"plan": [], "plan_gold": [], "plan_operators": [], "plan_gold_operators": []}
+    assert information([nothing]) == {}
+    assert information([{**nothing, "plan_gold": ["a"], "plan_gold_operators": ["+"]}])["operators"] is None
 
 
 def test_information_is_that_of_the_textbook() -> None:

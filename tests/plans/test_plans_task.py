@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from latent_lab import checkpoint
+from latent_lab.grading.session import trained_config
 from latent_lab.plans.base import PlanError
 from latent_lab.plans.task import PlansTask
+from latent_lab.problems import Problem
 from tests.tiny import evaluate, rows, train
 
 SETTINGS = (
@@ -71,6 +74,24 @@ def test_a_run_that_announces_in_words_is_trained_graded_and_told_its_plan(tmp_p
     assert len(told["plan_gold"]) == 2
     with pytest.raises(PlanError, match=r"announces steps in words; allowed: runs with tokens \(stage\.words=false\)$"):
         evaluate(run, "task=plans")
+
+
+def test_tokens_keep_the_names_they_were_given(tmp_path: Path) -> None:
+    named = ["limit=8", "stage.num_prefix=1", "stage.names=[+:plus,prefix:plan]", "stage.form='[{kind}.{number}]'"]
+    run = train(tmp_path, *SETTINGS, *guesses(tmp_path), *named, "name=named", base=())
+    tokens = ["[plan.0]", "[answer.0]", "[assignment.0]", "[plus.0]", "[-.0]", "[*.0]", "[/.0]"]
+    added = json.loads((run / "checkpoint" / "tokenizer_config.json").read_text())["extra_special_tokens"]
+    assert added[-7:] == tokens
+    config = trained_config(run)
+    tokenizer = checkpoint.load(run / "checkpoint")[0].tokenizer
+    problem = Problem("p", "Guess 1", ("2+1 so", "4*3 so"), "0")
+    (encoded,) = config.stage.encode([problem], tokenizer)
+    assert [tokenizer.decode(each) for each in encoded.plans] == ["[plan.0][plus.0]", "[plan.0][*.0]", "[plan.0][answer.0]"]
+    assert {*rows(run / "samples.jsonl")[0]["plan_gold"]} <= {"+", "-", "*"}  # kinds are told by what they are
+    assert evaluate(run)["plans"]["with_gold_plan"]["n"] == 60
+    further = ["name=further", f"init_from={run / 'checkpoint'}", "plan.control=shuffled"]
+    again = train(tmp_path, *SETTINGS, *guesses(tmp_path), *named, *further, base=())
+    assert checkpoint.load(again / "checkpoint")[0].tokenizer.get_vocab() == tokenizer.get_vocab()
 
 
 def test_an_impossible_step_says_what_is_allowed() -> None:

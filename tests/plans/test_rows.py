@@ -1,6 +1,7 @@
 """Rows of planning tokens: where they are, how they begin, and what is checked before a training begins."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from latent_lab.plans.arithmetic import Arithmetic
 from latent_lab.plans.base import Plan, PlanError
 from latent_lab.plans.layout import Blocks
 from latent_lab.plans.reading import Reading
-from latent_lab.plans.rows import NOISE, check_rows, give_rows
+from latent_lab.plans.rows import NOISE, check_names, check_rows, give_rows
 from latent_lab.plans.startup import check_gradients, inspect
 from latent_lab.problems import Problem
 from latent_lab.reasoner import LatentReasoner
@@ -93,10 +94,43 @@ def test_tokens_that_are_there_already_keep_their_rows(tmp_path: Path) -> None:
     backbone = loaded(tmp_path / "hub", "gpt2")
     give_rows(backbone, BLOCKS, "random", PROBLEMS)
     backbone.save(tmp_path / "again")
+    BLOCKS.plan.save(tmp_path / "again")
     again = Pretrained(str(tmp_path / "again")).load()
     give_rows(again, BLOCKS, "random", PROBLEMS)
     assert again.more == backbone.more
     assert all(torch.equal(a, b) for a, b in zip(tables(again), tables(backbone), strict=True))
+
+
+@pytest.mark.parametrize("taken", ["<+_0>", "<|latent|>", "<|end|>", "x"])
+def test_a_token_that_is_something_else_already_is_an_error(tmp_path: Path, taken: str) -> None:
+    """Added by somebody else, a marker, the end of a text, a word of the vocabulary."""
+    backbone = loaded(tmp_path, "llama")
+    tokenizer = backbone.tokenizer
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<+_0>"]}, replace_extra_special_tokens=False)
+    with pytest.raises(PlanError) as error:
+        check_names(backbone, ["<prefix_0>", taken])
+    assert str(error.value) == (
+        f"planning token {taken}: the tokenizer has it already, its id is {tokenizer.convert_tokens_to_ids(taken)}; "
+        "allowed: tokens of other names, by stage.form or stage.names"
+    )
+    with pytest.raises(PlanError, match=r"^planning token <\+_0>: the tokenizer has it already"):
+        give_rows(backbone, BLOCKS, "word", PROBLEMS)
+
+
+def test_a_row_begins_as_the_word_its_kind_is_called(tmp_path: Path) -> None:
+    backbone = loaded(tmp_path, "llama")
+    give_rows(backbone, replace(BLOCKS, called={"+": "sum"}, form="[{kind}.{number}]"), "word", PROBLEMS)
+    tokenizer = backbone.tokenizer
+    assert tokenizer.convert_ids_to_tokens(list(backbone.more))[:4] == [
+        "[prefix.0]",
+        "[answer.0]",
+        "[answer.1]",
+        "[assignment.0]",
+    ]
+    row = tokenizer.convert_tokens_to_ids("[sum.1]")
+    word = tokenizer("sum", add_special_tokens=False)["input_ids"]
+    for table in tables(backbone):
+        torch.testing.assert_close(table[row], table[word].mean(0), rtol=1e-4, atol=1e-5)
 
 
 def test_a_token_that_has_no_row_is_an_error(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,15 +13,17 @@ from latent_lab.batching import collate
 from latent_lab.config import ConfigError
 from latent_lab.job import job
 from latent_lab.plans.arithmetic import Arithmetic
-from latent_lab.plans.base import General, Plan, PlanError
+from latent_lab.plans.base import CONTROLS, General, Plan, PlanError
 from latent_lab.plans.clusters import KMeans
 from latent_lab.plans.words import MemoryReason
 from latent_lab.problems import Problem
 from latent_lab.reasoner import LatentReasoner
+from latent_lab.run import accelerator
 from latent_lab.schedule import Phase
 from latent_lab.sequences import IGNORE, Role
 from latent_lab.stages.base import Stage
 from latent_lab.stages.codi import CODI
+from latent_lab.stages.course import StageCourse
 from latent_lab.stages.curriculum import Curriculum
 from latent_lab.stages.icot import ICoT
 from latent_lab.stages.planning import Planning
@@ -70,6 +73,17 @@ LAYOUTS: list[tuple[Plan | None, dict[str, Any], str]] = [
         "<prefix_0><prefix_1><+_0><+_1><<1+2*3=7>>\n<prefix_0><prefix_1><assignment_0><assignment_1><<7=7>>\n"
         "<prefix_0><prefix_1><answer_0><answer_1>### 7",
     ),
+    (
+        Arithmetic(),
+        {"form": "[{kind}{number}]", "names": ["+:plus", "answer:so"]},
+        "[prefix0][plus0][*0]<<1+2*3=7>>\n[prefix0][assignment0]<<7=7>>\n[prefix0][so0]### 7",
+    ),
+    (
+        Arithmetic(several="first"),
+        {"form": "<|{number}:{kind}|>", "names": ["prefix:plan"], "num_special": 2, "place": "plan_only"},
+        "<|0:plan|><|0:+|><|1:+|>\n<|0:plan|><|0:assignment|><|1:assignment|>\n<|0:plan|><|0:answer|><|1:answer|>\n### 7",
+    ),
+    (General(), {"names": ["prefix:plan"]}, "<plan_0><plan_1><<1+2*3=7>>\n<plan_0><plan_1><<7=7>>\n<plan_0><plan_1>### 7"),
     (Arithmetic(), {"num_prefix": 0}, "<+_0><*_0><<1+2*3=7>>\n<assignment_0><<7=7>>\n<answer_0>### 7"),
     (Arithmetic(), {"num_special": 0}, "<prefix_0><<1+2*3=7>>\n<prefix_0><<7=7>>\n<prefix_0>### 7"),
     (Arithmetic(), {"num_prefix": 0, "num_special": 0}, "<<1+2*3=7>>\n<<7=7>>\n### 7"),
@@ -129,6 +143,11 @@ LAYOUTS: list[tuple[Plan | None, dict[str, Any], str]] = [
         Arithmetic(control="filler"),
         {"words": True},
         "Plan: filler, filler. <<1+2*3=7>>\nPlan: filler. <<7=7>>\nPlan: filler. ### 7",
+    ),
+    (
+        Arithmetic(),
+        {"words": True, "names": ["+:sum", "answer:result"]},
+        "Plan: sum, multiplication. <<1+2*3=7>>\nPlan: assignment. <<7=7>>\nPlan: result. ### 7",
     ),
     (General(), {"words": True}, "Plan: <<1+2*3=7>>\nPlan: <<7=7>>\nPlan: ### 7"),
     (General(), {"words": True, "answer_block": False}, "Plan: <<1+2*3=7>>\nPlan: <<7=7>>\n### 7"),
@@ -230,6 +249,60 @@ def test_five_clusters_have_tokens_as_published() -> None:
     assert len(stage.blocks.tokens()) == 3 + 3 * 7
 
 
+@pytest.mark.parametrize(
+    ("plan", "settings", "message"),
+    [
+        (
+            MemoryReason(),
+            {"names": ["memry:rag"]},
+            "stage.names: given a name for memry; the plan has no such kind; allowed: prefix, answer, assignment, reason, memory",
+        ),
+        (General(), {"names": ["+:plus"]}, "stage.names: given a name for +; the plan has no such kind; allowed: prefix"),
+        (
+            General(),
+            {"names": ["prefix:plan"], "words": True},
+            "stage.names: given a name for prefix; the plan has no such kind; allowed: ",
+        ),
+        (
+            MemoryReason(),
+            {"names": ["memory:reason"]},
+            "stage.names: two kinds would write <reason_0>; give each a name of its own",
+        ),
+        (
+            MemoryReason(),
+            {"names": ["memory:prefix"]},
+            "stage.names: two kinds would write <prefix_0>; give each a name of its own",
+        ),
+        (
+            KMeans(model="m", clusters=11),
+            {"form": "<{kind}{number}>", "num_special": 11, "names": ["kmeans0:x", "kmeans1:x1"]},
+            "stage.names: two kinds would write <x10>; give each a name of its own",
+        ),
+        (
+            MemoryReason(),
+            {"names": ["memory:reason"], "words": True},
+            "stage.names: two kinds would write reason; give each a name of its own",
+        ),
+    ],
+)
+def test_a_name_of_no_kind_or_of_two_is_an_error(plan: Plan, settings: dict[str, Any], message: str) -> None:
+    stage = Planning(**settings)
+    stage.plan = plan  # type: ignore[misc]
+    assert stage.blocks is not None
+    with pytest.raises(PlanError) as error:
+        stage.blocks.check()
+    assert str(error.value) == message
+
+
+def test_controls_take_the_names_of_the_plan_they_are_beside() -> None:
+    for control in CONTROLS:
+        names = ["+:plus"]
+        expected = "<plus_0>" if control in ("none", "shuffled", "random") else "<+_0>"
+        stage, _ = prepared(Arithmetic(control=control), names=names)
+        assert stage.blocks is not None
+        assert (expected in stage.blocks.tokens()) is (expected == "<plus_0>")
+
+
 def test_roles_tell_planning_tokens_from_steps_and_answer() -> None:
     stage, backbone = prepared(Arithmetic())
     (encoded,) = stage.encode([SUM], backbone.tokenizer)
@@ -303,7 +376,7 @@ def test_a_reply_is_read_as_the_table_says(place: str, text: str, kinds: list[st
     assert "_" not in backbone.tokenizer.decode(stage.plain(ids))
 
 
-@pytest.mark.parametrize(("plan", "settings", "text"), [row for row in LAYOUTS if "_" in row[2] or "Plan" in row[2]])
+@pytest.mark.parametrize(("plan", "settings", "text"), [row for row in LAYOUTS if row[0] and row[2] != LAYOUTS[0][2]])
 def test_the_gold_chain_is_well_formed_and_agrees_with_itself(plan: Plan, settings: dict[str, Any], text: str) -> None:
     stage, backbone = prepared(plan, **settings)
     (encoded,) = stage.encode([SUM], backbone.tokenizer)
@@ -395,6 +468,21 @@ def test_only_a_clustering_plan_without_a_model_reads_another_run() -> None:
         ({"words": True, "text_sees": "segment"}, "text_sees=segment: words=true has no planning tokens; allowed: leave it out"),
         ({"template": "chatml"}, "template=chatml: allowed are plain, alpaca, chat"),
         ({"instruction": "Add."}, "instruction=Add.: template=plain has no place for it; allowed: alpaca, chat"),
+        (
+            {"words": True, "form": "[{kind}{number}]"},
+            "form=[{kind}{number}]: words=true has no planning tokens; allowed: leave it out",
+        ),
+        ({"form": "<{kind}>"}, "form=<{kind}>: allowed are texts without blanks that have {kind} and {number} once each"),
+        (
+            {"form": "<{kind} {number}>"},
+            "form=<{kind} {number}>: allowed are texts without blanks that have {kind} and {number} once each",
+        ),
+        ({"names": ["+:a b"]}, "names=['+:a b']: allowed are names without blanks, one for each kind, as in [memory:rag]"),
+        ({"names": ["plus"]}, "names=['plus']: allowed are names without blanks, one for each kind, as in [memory:rag]"),
+        (
+            {"names": ["+:a", "+:b"]},
+            "names=['+:a', '+:b']: allowed are names without blanks, one for each kind, as in [memory:rag]",
+        ),
         ({"rows_from": "x"}, "rows_from=x: allowed are word, mean, mean_noise, centroid, random"),
         (
             {"plan_weight": 0.0, "step_weight": 0.0, "answer_weight": 0.0},
@@ -411,3 +499,33 @@ def test_a_plan_that_was_not_kept_is_missed(tmp_path: Any) -> None:
     stage, _ = prepared(Arithmetic())
     with pytest.raises(PlanError, match=r"holds no plan\.json"):
         stage.restore(tmp_path, tmp_path)
+
+
+# What goes into one batch
+
+
+def test_batches_by_length_leave_less_padding_and_hold_every_problem_once() -> None:
+    """Questions and chains of all lengths, so that neither tells the other."""
+    problems = [Problem(f"{i}", "1" * (i * 7 % 41), ("2" * (i * 11 % 37),), "3") for i in range(320)]
+    padding = {}
+    for by in ("shape", "length"):
+        words = [
+            "stage=planning",
+            "plan=general",
+            f"batch_by={by}",
+            "batch_size=8",
+            "model.layers=1",
+            "model.width=32",
+            "model.heads=2",
+        ]
+        config = job("train", words).config
+        backbone = config.model.load(problems)
+        config.stage.prepare(backbone, problems, Path())
+        with accelerator("cpu", "fp32") as at:
+            course = StageCourse(config, at, backbone, problems, problems[:1])
+        batches = course.batches(course.phases[0], 0)
+        assert batches == course.batches(course.phases[0], 0) != course.batches(course.phases[0], 1)
+        assert sorted(i for batch in batches for i in batch) == list(range(320))
+        masks = [course.collate(course.phases[0], 0, batch).attention_mask for batch in batches]
+        padding[by] = 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+    assert padding["length"] < 0.02 < 0.1 < padding["shape"]
