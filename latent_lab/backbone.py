@@ -33,13 +33,12 @@ PIECES = {
     "phrases": r"\d| ?\p{L}+(?: (?:is|are)(?: not)?(?: an?)?(?= ))?| ?[^\s\p{L}\d]+|\s",
 }
 """What a tokenizer made from problems never joins across: single digits; words and signs with the blanks around them, or with
-the one before them alone, so that a name is the same token wherever it stands; or a subject with its verb, ``rempus is a``, so that
-what is said of it comes next."""
+the one before them alone, so that a name is the same token wherever it stands; or a subject with its verb, ``rempus is a``,
+so that what is said of it comes next."""
 
 LINE_START = r"(?<![^\n])(?=[\p{L} ])"
-"""Where ``words`` and ``phrases`` have a blank more than the text, so that the first word of a line is the token it is inside one; a line that
-begins with a blank has two, hence nothing is lost."""
-
+"""Where ``words`` and ``phrases`` have a blank more than the text, so that the first word of a line is the token it is inside
+one; a line that begins with a blank has two, hence nothing is lost."""
 
 MOST_PROBLEMS_READ = 20_000
 """Problems the digit-level tokenizer is learned from, at most: more would cost seconds and change little."""

@@ -85,7 +85,8 @@ def test_in_words_a_name_is_one_token_wherever_it_stands() -> None:
 
 def test_in_phrases_what_is_said_of_a_subject_follows_it_at_once() -> None:
     said = "Every yumpus is a lempus. Yumpuses are not shy. Tom is an impus. Is Tom a yumpus or lempus?"
-    made = Scratch(layers=1, width=32, heads=1, positions=64, tokenizer="phrases").load([Problem("x", said, ("Tom is shy.",), "1")])
+    problem = Problem("x", said, ("Tom is shy.",), "1")
+    made = Scratch(layers=1, width=32, heads=1, positions=64, tokenizer="phrases").load([problem])
     assert pieces(made.tokenizer, said) == [
         " Every", " yumpus is a", " lempus", ".", " Yumpuses are not", " shy", ".", " Tom is an", " impus", ".",
         " Is", " Tom", " a", " yumpus", " or", " lempus", "?",
