@@ -23,17 +23,22 @@ if TYPE_CHECKING:
 END_OF_TEXT = "<|endoftext|>"
 MARKERS = ("<|start-latent|>", "<|latent|>", "<|end-latent|>")
 ARCHITECTURES = ("gpt2", "llama")
-TOKENIZERS = ("digits", "words", "symbols")
+TOKENIZERS = ("digits", "words", "phrases", "symbols")
 DTYPES = ("float32", "bfloat16", "float16")
 QUANTIZED = ("none", "8bit", "4bit")
 
 PIECES = {
     "digits": r"\d| ?\p{L}+ ?| ?[^\s\p{L}\d]+ ?|\s",
     "words": r"\d| ?\p{L}+| ?[^\s\p{L}\d]+|\s",
+    "phrases": r"\d| ?\p{L}+(?: (?:is|are)(?: an?)?(?= ))?| ?[^\s\p{L}\d]+|\s",
 }
 """What a tokenizer made from problems never joins across: single digits; words and signs with the blanks around them, or with
-the one before them alone, so that a name is the same token wherever it stands in a sentence."""
+the one before them alone, so that a name is the same token wherever it stands; or a subject with its verb, ``rempus is a``,
+so that what is said of it comes next."""
 
+LINE_START = r"(?<![^\n])(?=[\p{L} ])"
+"""Where ``words`` and ``phrases`` have a blank more than the text, so that the first word of a line is the token it is inside
+one; a line that begins with a blank has two, hence nothing is lost."""
 
 MOST_PROBLEMS_READ = 20_000
 """Problems the digit-level tokenizer is learned from, at most: more would cost seconds and change little."""
@@ -120,7 +125,7 @@ class Scratch:
         if self.tokenizer == "symbols":
             tokenizer = symbol_tokenizer()
         else:
-            tokenizer = digit_tokenizer(problems, self.vocabulary, PIECES[self.tokenizer])
+            tokenizer = digit_tokenizer(problems, self.vocabulary, self.tokenizer)
         model = self._gpt2(tokenizer) if self.architecture == "gpt2" else self._llama(tokenizer)
         if self.gradient_checkpointing:
             recompute(model)
@@ -312,18 +317,22 @@ def add_rows(model: Any, tokenizer: Any, new: list[str]) -> list[int]:
     return ids
 
 
-def digit_tokenizer(problems: Iterable[Problem], vocabulary: int, pieces: str = PIECES["digits"]) -> "PreTrainedTokenizerBase":
+def digit_tokenizer(problems: Iterable[Problem], vocabulary: int, kind: str = "digits") -> "PreTrainedTokenizerBase":
     """Make a tokenizer in which every digit is a token, and frequent words are whole tokens with the blanks around them.
 
-    Byte-pair merges learned from the problems' text inside ``pieces``, a pattern of ``PIECES``; anything else falls back to
+    Byte-pair merges learned from the problems' text inside the pieces of ``kind`` (see ``PIECES``); anything else falls back to
     bytes, so any text survives encoding and decoding unchanged.
     """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    split = pre_tokenizers.Split(Regex(pieces), behavior="isolated")
+    split = pre_tokenizers.Split(Regex(PIECES[kind]), behavior="isolated")
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = split
+    parts: list[Any] = [decoders.ByteFallback(), decoders.Fuse()]
+    if kind in ("words", "phrases"):
+        learner.normalizer = normalizers.Replace(Regex(LINE_START), " ")
+        parts += [decoders.Replace("\n ", "\n"), decoders.Strip(" ", 1, 0)]
     special = [END_OF_TEXT, *MARKERS]
     raw_bytes = [f"<0x{b:02X}>" for b in range(256)]
     size = vocabulary - len(special) - len(raw_bytes)
@@ -341,7 +350,9 @@ def digit_tokenizer(problems: Iterable[Problem], vocabulary: int, pieces: str = 
     vocab = {token: i for i, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocab, [tuple(m) for m in learned["merges"]], byte_fallback=True))
     tokenizer.pre_tokenizer = split
-    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    if learner.normalizer is not None:
+        tokenizer.normalizer = learner.normalizer
+    tokenizer.decoder = decoders.Sequence(parts)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END_OF_TEXT,

@@ -76,9 +76,23 @@ def test_in_words_a_name_is_one_token_wherever_it_stands() -> None:
     ]
     made = Scratch(layers=1, width=32, heads=1, positions=64, tokenizer="words").load(problems).tokenizer
     assert pieces(made, "Every yumpus is a lempus. Every lempus or 12")[:-1] == [
-        "Every", " yumpus", " is", " a", " lempus", ".", " Every", " lempus", " or", " ", "1",
+        " Every", " yumpus", " is", " a", " lempus", ".", " Every", " lempus", " or", " ", "1",
     ]  # fmt: skip
-    assert all(made.decode(ids_of(made, text)) == text for text in NASTY)
+    assert pieces(made, "Tom is\nTom\n### Tom") == [" Tom", " is", "\n", " Tom", "\n", "###", " Tom"]
+    lines = [" Tom", "  Tom", "Tom\n Tom", "\n\n  Tom is\n 12", " \n", "\n ", "12 Tom\n12", "Tom is "]
+    assert [made.decode(ids_of(made, text)) for text in [*NASTY, *lines]] == [*NASTY, *lines]
+
+
+def test_in_phrases_what_is_said_of_a_subject_follows_it_at_once() -> None:
+    said = "Every yumpus is a lempus. Yumpuses are not shy. Tom is an impus. Is Tom a yumpus or lempus?"
+    problem = Problem("x", said, ("Tom is shy.",), "1")
+    made = Scratch(layers=1, width=32, heads=1, positions=64, tokenizer="phrases").load([problem])
+    assert pieces(made.tokenizer, said) == [
+        " Every", " yumpus is a", " lempus", ".", " Yumpuses are", " not", " shy", ".", " Tom is an", " impus", ".",
+        " Is", " Tom", " a", " yumpus", " or", " lempus", "?",
+    ]  # fmt: skip
+    assert pieces(made.tokenizer, "Tom is shy.\n### Tom is") == [" Tom is", " shy", ".", "\n", "###", " Tom", " is"]
+    assert all(made.tokenizer.decode(ids_of(made.tokenizer, text)) == text for text in NASTY)
 
 
 def test_the_first_tokens_are_the_specials_and_the_bytes(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -172,7 +186,7 @@ def test_a_model_for_symbols_has_a_row_for_each_of_them() -> None:
     ("settings", "message"),
     [
         ({"architecture": "rnn"}, "architecture=rnn: allowed are gpt2, llama"),
-        ({"tokenizer": "sentences"}, "tokenizer=sentences: allowed are digits, words, symbols"),
+        ({"tokenizer": "sentences"}, "tokenizer=sentences: allowed are digits, words, phrases, symbols"),
         ({"layers": 0}, "layers=0: allowed are 1 and more"),
         ({"width": 30}, "width=30: it must be a multiple of heads=4"),
         ({"vocabulary": 299}, "vocabulary=299: allowed are 300 and more (256 are the single bytes)"),

@@ -10,15 +10,14 @@ rules, side concepts and properties. A coin says who is asked about: exchanging 
 rule that does not tell the names apart can be right more than half of the time.
 """
 
-import hashlib
 import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from latent_lab.problems import SPLITS, Problem, Split
-from latent_lab.problems.generated import OneByOne
+from latent_lab.problems import Problem, Split
+from latent_lab.problems.generated import OneByOne, split_of
 from latent_lab.problems.graphs import CONCEPTS, NAMES
 
 WORDINGS = ("every", "each", "plural")
@@ -83,10 +82,8 @@ class ProntoQA(OneByOne):
 
 
 def split_of_chain(concepts: list[str], asked: str) -> Split:
-    """Assign a chain of concepts and the property at its end to one split for ever: 80% train, 10% valid, 10% test."""
-    digest = hashlib.blake2b(" ".join([*concepts, asked]).encode(), digest_size=4).digest()
-    bucket = int.from_bytes(digest, "big") % 10
-    return SPLITS[0] if bucket < 8 else SPLITS[bucket - 7]
+    """Assign a chain of concepts and the property at its end to one split for ever."""
+    return split_of(*concepts, asked)
 
 
 def written(

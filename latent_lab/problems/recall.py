@@ -1,0 +1,108 @@
+"""In-context recall: facts are told, then told again in another order, and one of them is asked for.
+
+``Every rempus is a yumpus. Tom is a lorpus. Is Tom a lorpus or yumpus?`` has a step for each fact, and the answer ``Tom is a
+lorpus.`` Nothing has to be concluded: a step is right if what was said of its subject is looked up, which every hop of ProsQA and
+ProntoQA takes and which text-trained models bring along. A small model from scratch learns it here in minutes, because almost
+every label is a look-up and few facts have to be told apart at first, and then takes it along (``init_from=``).
+
+Associative recall as a task of its own is old; that small models differ in it is Zoology (arXiv 2312.04927). The form is ours.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from latent_lab.problems import Problem, Split
+from latent_lab.problems.generated import OneByOne, split_of
+from latent_lab.problems.graphs import CONCEPTS, NAMES
+from latent_lab.problems.prontoqa import KINDS, WORDINGS, an, has, is_a
+
+MOST_FACTS = 20
+"""As many subjects as there are names for, with some left to be said of them."""
+MOST_PEOPLE = 3
+
+
+@dataclass
+class Recall(OneByOne):
+    """Facts on people and concepts in the sentences of ProsQA or ProntoQA, each subject in one of them."""
+
+    language: str = "prosqa"
+    """Whose sentences: ``prosqa``, which of two concepts someone is; ``prontoqa``, whether it is true that someone is so."""
+    min_facts: int = 2
+    """Fewest facts of a problem; all numbers from here on are equally likely."""
+    max_facts: int = 6
+    """Most facts of a problem."""
+    names: int | None = None
+    """People and concepts are drawn from the first so many names (those of ``prosqa``); null takes all, 17 and 38."""
+
+    def __post_init__(self) -> None:
+        if self.language not in LANGUAGES:
+            raise ValueError(f"language={self.language}: allowed are {', '.join(LANGUAGES)}")
+        if not 2 <= self.min_facts <= self.max_facts <= MOST_FACTS:
+            allowed = f"2 <= min_facts <= max_facts <= {MOST_FACTS}"
+            raise ValueError(f"min_facts={self.min_facts}, max_facts={self.max_facts}: allowed are {allowed}")
+        if self.names is not None and not self.max_facts < self.names <= len(CONCEPTS):
+            allowed = f"{self.max_facts + 1} to {len(CONCEPTS)} with max_facts={self.max_facts}"
+            raise ValueError(f"names={self.names}: allowed are {allowed}, so that something is left to be said of each")
+        super().__post_init__()
+
+    def problem(self, split: Split, index: int) -> Problem:
+        """Draw problem ``index`` of a split: facts are redrawn until they belong to the split, in whatever order they stand."""
+        rng = random.Random(f"{self.seed}/{split}/{index}")
+        while True:
+            facts, query, answer = LANGUAGES[self.language](rng, rng.randint(self.min_facts, self.max_facts), self.names)
+            if split_of(*sorted(facts)) == split:
+                told, again = (rng.sample(facts, len(facts)) for _ in range(2))
+                said = [fact for fact in told if fact in facts[:2]]
+                meta = {"facts": len(facts), "asked": facts[0], "said": said}
+                return Problem(f"{split}-{index}", " ".join([*told, query]), tuple(again), answer, meta)
+
+    def shortcuts(self) -> dict[str, Callable[[Problem], float]]:
+        """Rules that answer without knowing who is asked about; of two facts that could answer, they take one by its place."""
+        return {
+            "as_said_first": lambda problem: float(problem.meta["said"][0] == problem.meta["asked"]),
+            "as_said_last": lambda problem: float(problem.meta["said"][-1] == problem.meta["asked"]),
+        }
+
+
+def drawn(rng: random.Random, count: int, names: int | None) -> tuple[list[str], tuple[str, ...]]:
+    """Some people, and the concepts there are to draw from."""
+    return rng.sample(NAMES[:names], rng.randint(1, min(count, MOST_PEOPLE))), CONCEPTS[:names]
+
+
+def which_concept(rng: random.Random, count: int, names: int | None) -> tuple[list[str], str, str]:
+    """Facts in ProsQA's sentences, with query and answer: the first is asked for, the second has the other option."""
+    people, concepts = drawn(rng, count, names)
+    subjects = [*people, *rng.sample(concepts, count - len(people))]
+    objects = [rng.choice([concept for concept in concepts if concept != subject]) for subject in subjects]
+    while objects[1] in (objects[0], subjects[1]):
+        objects[1] = rng.choice(concepts)
+    facts = [f"{s if s in people else f'Every {s}'} is a {o}." for s, o in zip(subjects, objects, strict=True)]
+    first, second = rng.sample(objects[:2], 2)
+    return facts, f"Is {subjects[0]} a {first} or {second}?", facts[0]
+
+
+def true_or_false(rng: random.Random, count: int, names: int | None) -> tuple[list[str], str, str]:
+    """Facts in ProntoQA's sentences, with query and answer: the first is asked for, the second says the contrary of another."""
+    people, every = drawn(rng, count, names)
+    concepts = rng.sample(every, count)
+    properties = [rng.choice(kind) for kind in rng.sample(KINDS, min(count, len(KINDS)))]
+    asked, name = properties[0], people[0]
+    is_denied, is_not_asked = rng.random() < 0.5, rng.random() < 0.5
+    facts = [f"{name} is {'not ' * is_denied}{asked}.", has(concepts[0], asked, not is_denied, rng.choice(WORDINGS))]
+    for index in range(2, count):
+        concept, other = concepts[index], rng.choice(every)
+        if index - 1 < len(people):
+            facts.append(f"{people[index - 1]} is {an(concept)}.")
+        elif rng.random() < 0.5 or other == concept:
+            facts.append(has(concept, properties[index % len(properties)], rng.random() < 0.5, rng.choice(WORDINGS)))
+        else:
+            facts.append(is_a(concept, other, rng.choice(WORDINGS)))
+    query = f"True or false: {name} is {'not ' * is_not_asked}{asked}."
+    return facts, query, str(is_denied == is_not_asked)
+
+
+LANGUAGES: dict[str, Callable[[random.Random, int, int | None], tuple[list[str], str, str]]] = {
+    "prosqa": which_concept,
+    "prontoqa": true_or_false,
+}
