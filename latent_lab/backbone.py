@@ -30,7 +30,7 @@ QUANTIZED = ("none", "8bit", "4bit")
 PIECES = {
     "digits": r"\d| ?\p{L}+ ?| ?[^\s\p{L}\d]+ ?|\s",
     "words": r"\d| ?\p{L}+| ?[^\s\p{L}\d]+|\s",
-    "phrases": r"\d| ?\p{L}+(?: (?:is|are)(?: an?)?(?= ))?| ?[^\s\p{L}\d]+|\s",
+    "phrases": r"\d| ?\p{L}+(?: (?:is|are)(?: not)?(?: an?)?(?= ))?| ?[^\s\p{L}\d]+|\s",
 }
 """What a tokenizer made from problems never joins across: single digits; words and signs with the blanks around them, or with
 the one before them alone, so that a name is the same token wherever it stands; or a subject with its verb, ``rempus is a``,
