@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from omegaconf import MISSING
 
-from latent_lab.problems import SPLITS
+from latent_lab.problems import SPLITS, DataError, Problem
 from latent_lab.provenance import redact
 from latent_lab.run import CONFIG, DEVICES, PRECISIONS, RESULT
 
@@ -182,6 +182,15 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if getattr(self.stage, "takes_plan", False):  # a stage lays problems out, and what it writes depends on the plan
             self.stage.plan = None if isinstance(self.plan, Nothing | None) else self.plan
+
+    def problems(self, split: str) -> list[Problem]:
+        """The ``train`` or ``valid`` split, cut to the limits; :class:`latent_lab.problems.DataError` where nothing is left."""
+        problems: list[Problem] = self.dataset.load(split)
+        limits = [n for n in (self.limit, {"train": self.train_limit, "valid": self.valid_limit}[split]) if n is not None]
+        problems = problems[: min(limits)] if limits else problems
+        if not problems:
+            raise DataError(f"the {split} split of the dataset is empty; it takes at least one problem")
+        return problems
 
 
 @dataclass

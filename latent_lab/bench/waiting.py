@@ -9,7 +9,6 @@ from pathlib import Path
 
 from latent_lab.backbone import Backbone
 from latent_lab.bench.timing import Row, row_of, timed
-from latent_lab.grading.session import load
 from latent_lab.job import job
 from latent_lab.run import accelerator
 from latent_lab.stages.course import StageCourse
@@ -31,9 +30,9 @@ def data_row(n: int) -> Row:
     """Laying out the demonstration's batches, the order of an epoch included, beside the step they are for."""
     config = job("train", DEMO).config
     with accelerator(config.device, config.precision) as at:
-        problems = load(config, "train")
+        problems = config.problems("train")
         backbone: Backbone = config.model.load(problems)
-        course = StageCourse(config, at, backbone, problems, load(config, "valid"))
+        course = StageCourse(config, at, backbone, problems, config.problems("valid"))
         phase = course.phases[-1]
         weight, kind = config.stage.step_supervision()
         width, vocabulary = backbone.model.config.hidden_size, backbone.model.config.vocab_size

@@ -195,7 +195,7 @@ def show_examples(trained: TrainConfig, shots: int | None, problems: Sequence[Pr
     if not getattr(stage, "shots", 0):
         return ()
     if stage.examples is None:
-        stage.show(problems or load(trained, "train"), trained.seed)
+        stage.show(problems or trained.problems("train"), trained.seed)
     pool: Sequence[Problem] = stage.examples.pool
     return pool
 
@@ -209,16 +209,6 @@ def check_room(encoded: Sequence[Encoded], stage: Any, backbone: Backbone) -> No
                 f"problem {e.id}: with {shots} examples before it its prompt has {len(e.question)} tokens; the model has "
                 f"positions for {backbone.room}; allowed: fewer examples (stage.shots, or task.shots in an evaluation)"
             )
-
-
-def load(config: TrainConfig, split: Any) -> list[Problem]:
-    """One split, cut to the limits of a training."""
-    problems = config.dataset.load(split)
-    limits = [n for n in (config.limit, {"train": config.train_limit, "valid": config.valid_limit}[split]) if n is not None]
-    problems = problems[: min(limits)] if limits else problems
-    if not problems:
-        raise DataError(f"the {split} split of the dataset is empty; it takes at least one problem")
-    return problems
 
 
 def seen(problems: Sequence[Problem], trained: TrainConfig) -> int | None:

@@ -20,7 +20,7 @@ from latent_lab.engine import STATE, Engine
 from latent_lab.files import atomic, remove
 from latent_lab.grading.answers import Equivalence, Grading
 from latent_lab.grading.evaluate import Solver, floors, in_words, rate, summary, teacher_forced
-from latent_lab.grading.session import check_room, load, show_examples
+from latent_lab.grading.session import check_room, show_examples
 from latent_lab.job import Job
 from latent_lab.problems import Problem, rule_of
 from latent_lab.problems.checks import check_problems
@@ -154,7 +154,7 @@ def train(job: Job) -> dict[str, Any]:
     """Train the run a job asks for (first the stage before it, if its weights are needed) and return its result."""
     config: TrainConfig = job.config
     start = Path(config.init_from) if config.init_from else None
-    check(config, load(config, "train"))  # before any earlier stage is trained for nothing
+    check(config, config.problems("train"))  # before any earlier stage is trained for nothing
     has_weights = getattr(config.model, "state", None) is not None
     earlier = job.first or (config.stage.before(job) if start is None and not has_weights else None)
     if earlier:
@@ -189,7 +189,7 @@ def train(job: Job) -> dict[str, Any]:
 def work(config: TrainConfig, at: Accelerator, run: Run, start: Path | None) -> dict[str, Any]:
     """Load, train, and grade the best weights on the validation split, beside the floors."""
     seed_everything(config.seed)
-    problems, valid = load(config, "train"), load(config, "valid")
+    problems, valid = config.problems("train"), config.problems("valid")
     backbone = continued(config.model, start) if start else config.model.load(problems)
     config.stage.prepare(backbone, problems, Path(config.outputs))
     backbone = wrap(backbone, config.peft, start)
