@@ -116,11 +116,11 @@ def written(
     name = people[0]
     known = [f"{name} is {an(concept)}." for concept in chains[0]]
     steps = [f"{fact} {rule}" for fact, rule in zip(known, [*rules[0], ends[0]], strict=True)]
-    query = f"True or false: {name} is {'not ' * is_not_asked}{asked}."
+    query = f"True or false: {is_so(name, asked, is_not_asked)}"
     return Problem(
         id=id,
         question=" ".join([*context, *facts, query]),
-        steps=(*steps, f"{name} is {'not ' * is_denied}{asked}."),
+        steps=(*steps, is_so(name, asked, is_denied)),
         answer=str(is_denied == is_not_asked),
         meta={
             "hops": len(chains[0]),
@@ -132,6 +132,11 @@ def written(
             "said": [sentence for sentence in context if sentence in ends],
         },
     )
+
+
+def is_so(name: str, asked: str, is_not: bool) -> str:
+    """State that someone has a property, or has it not."""
+    return f"{name} is {'not ' * is_not}{asked}."
 
 
 def an(concept: str) -> str:

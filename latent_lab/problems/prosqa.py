@@ -147,9 +147,13 @@ def augmented(graph: Graph, stream: str, names: int | None = None) -> Graph:
 
 
 def states(graph: Graph, source: int, destination: int) -> str:
-    """Write an edge as a sentence: a person is something, and so is everything of a concept."""
-    name = graph.symbols[source]
-    return f"{name if name[0].isupper() else f'Every {name}'} is a {graph.symbols[destination]}."
+    """Write an edge as a sentence."""
+    return is_a(graph.symbols[source], graph.symbols[destination])
+
+
+def is_a(name: str, concept: str) -> str:
+    """State what someone is, or what everything of a concept is."""
+    return f"{name if name[0].isupper() else f'Every {name}'} is a {concept}."
 
 
 def terse(id: str, graph: Graph) -> Problem:

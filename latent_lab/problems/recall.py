@@ -12,10 +12,10 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from latent_lab.problems import Problem, Split
+from latent_lab.problems import Problem, Split, prontoqa, prosqa
 from latent_lab.problems.generated import OneByOne, split_of
 from latent_lab.problems.graphs import CONCEPTS, NAMES
-from latent_lab.problems.prontoqa import KINDS, WORDINGS, an, has, is_a
+from latent_lab.problems.prontoqa import KINDS, WORDINGS, an, has, is_so
 
 MOST_FACTS = 20
 """As many subjects as there are names for, with some left to be said of them."""
@@ -77,7 +77,7 @@ def which_concept(rng: random.Random, count: int, names: int | None) -> tuple[li
     objects = [rng.choice([concept for concept in concepts if concept != subject]) for subject in subjects]
     while objects[1] in (objects[0], subjects[1]):
         objects[1] = rng.choice(concepts)
-    facts = [f"{s if s in people else f'Every {s}'} is a {o}." for s, o in zip(subjects, objects, strict=True)]
+    facts = [prosqa.is_a(s, o) for s, o in zip(subjects, objects, strict=True)]
     first, second = rng.sample(objects[:2], 2)
     return facts, f"Is {subjects[0]} a {first} or {second}?", facts[0]
 
@@ -89,7 +89,7 @@ def true_or_false(rng: random.Random, count: int, names: int | None) -> tuple[li
     properties = [rng.choice(kind) for kind in rng.sample(KINDS, min(count, len(KINDS)))]
     asked, name = properties[0], people[0]
     is_denied, is_not_asked = rng.random() < 0.5, rng.random() < 0.5
-    facts = [f"{name} is {'not ' * is_denied}{asked}.", has(concepts[0], asked, not is_denied, rng.choice(WORDINGS))]
+    facts = [is_so(name, asked, is_denied), has(concepts[0], asked, not is_denied, rng.choice(WORDINGS))]
     for index in range(2, count):
         concept, other = concepts[index], rng.choice(every)
         if index - 1 < len(people):
@@ -97,9 +97,8 @@ def true_or_false(rng: random.Random, count: int, names: int | None) -> tuple[li
         elif rng.random() < 0.5 or other == concept:
             facts.append(has(concept, properties[index % len(properties)], rng.random() < 0.5, rng.choice(WORDINGS)))
         else:
-            facts.append(is_a(concept, other, rng.choice(WORDINGS)))
-    query = f"True or false: {name} is {'not ' * is_not_asked}{asked}."
-    return facts, query, str(is_denied == is_not_asked)
+            facts.append(prontoqa.is_a(concept, other, rng.choice(WORDINGS)))
+    return facts, f"True or false: {is_so(name, asked, is_not_asked)}", str(is_denied == is_not_asked)
 
 
 LANGUAGES: dict[str, Callable[[random.Random, int, int | None], tuple[list[str], str, str]]] = {
