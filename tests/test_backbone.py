@@ -95,6 +95,17 @@ def test_in_phrases_what_is_said_of_a_subject_follows_it_at_once() -> None:
     assert all(made.tokenizer.decode(ids_of(made.tokenizer, text)) == text for text in NASTY)
 
 
+@pytest.mark.parametrize("kind", ["words", "phrases"])
+def test_a_name_is_the_same_token_after_a_tokenizer_is_loaded_again(kind: str, tmp_path: Path) -> None:
+    problem = Problem("x", "Every yumpus is a lempus. Tom is a yumpus. Is Tom a yumpus or lempus?", ("Tom is a yumpus.",), "1")
+    made = digit_tokenizer([problem], 4096, kind)
+    made.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    texts = ["Tom is a yumpus.\nTom is a lempus.\n### Tom", *NASTY]
+    assert [ids_of(loaded, text) for text in texts] == [ids_of(made, text) for text in texts]
+    assert [loaded.decode(ids_of(loaded, text)) for text in texts] == texts
+
+
 def test_the_first_tokens_are_the_specials_and_the_bytes(tokenizer: PreTrainedTokenizerBase) -> None:
     first = tokenizer.convert_ids_to_tokens(range(260))
     assert first == ["<|endoftext|>", *MARKERS, *(f"<0x{byte:02X}>" for byte in range(256))]

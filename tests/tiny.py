@@ -33,6 +33,15 @@ def evaluate(run: Path, *overrides: str) -> dict[str, Any]:
     return returned
 
 
+def think_again(run: Path | None, folder: Path, *overrides: str) -> None:
+    """Ask a run, or where there is none a server that nobody has to be at, to do ``task=summarize``."""
+    problem = folder / "p.jsonl"
+    problem.write_text(json.dumps({"question": "1 + 1", "answer": "2"}) + "\n")
+    server = ["backend=vllm", "backend.model=m", "dataset=file", f"dataset.path={problem}"]
+    asked = job("eval", ["task=summarize", *([f"run={run}"] if run else server), *overrides])
+    asked.config.task.run(asked)
+
+
 def result(folder: Path) -> dict[str, Any]:
     """What ``result.json`` holds."""
     stored: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))

@@ -1,6 +1,5 @@
 """A written trace handed on as vectors: what they are, what they cost, and that nothing else of the trace is seen again."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from serving import environment
-from tiny import evaluate, rows, train
+from tiny import evaluate, rows, think_again, train
 
 from latent_lab.batching import collate
 from latent_lab.calls.client import Request, TraceMemory
@@ -291,14 +290,5 @@ def test_a_chain_ends_where_its_tokens_or_its_news_do(outputs: Path, tmp_path: P
 def test_who_cannot_hand_on_vectors_is_refused(
     outputs: Path, tmp_path: Path, run: str | None, overrides: list[str], message: str
 ) -> None:
-    problem = tmp_path / "p.jsonl"
-    problem.write_text(json.dumps({"question": "1 + 1", "answer": "2"}) + "\n")
-    server = ["backend=vllm", "backend.model=m", "dataset=file", f"dataset.path={problem}"]
-
-    def asked_to() -> None:
-        given = [f"run={outputs / run}"] if run else server
-        made = job("eval", ["task=summarize", "task.methods=[condensed]", *given, *overrides])
-        made.config.task.run(made)
-
     with pytest.raises(ConfigError, match=message):
-        asked_to()
+        think_again(outputs / run if run else None, tmp_path, "task.methods=[condensed]", *overrides)

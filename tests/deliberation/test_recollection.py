@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import evaluate, result, rows, train
+from tiny import evaluate, result, rows, think_again, train
 
 from latent_lab.batching import collate
 from latent_lab.calls.client import LatentMemory, Request
@@ -212,13 +212,5 @@ def test_as_many_thoughts_are_handed_on_as_asked(outputs: Path, tmp_path: Path) 
 def test_who_has_no_thoughts_to_hand_on_is_refused(
     outputs: Path, tmp_path: Path, run: str | None, overrides: list[str], message: str
 ) -> None:
-    problem = tmp_path / "p.jsonl"
-    problem.write_text(json.dumps({"question": "1 + 1", "answer": "2"}) + "\n")
-    server = ["backend=vllm", "backend.model=m", "dataset=file", f"dataset.path={problem}"]
-
-    def asked_to() -> None:
-        made = job("eval", ["task=summarize", *([f"run={outputs / run}"] if run else server), *overrides])
-        made.config.task.run(made)
-
     with pytest.raises(ConfigError, match=message):
-        asked_to()
+        think_again(outputs / run if run else None, tmp_path, *overrides)
