@@ -187,7 +187,7 @@ class Pretrained:
     state: str | None = None
     """Weights to take in place of the model's own: a ``.pt`` or ``.safetensors`` state dict, as published Coconut code writes."""
     quantize: str = "none"
-    """Keep the matrices of the blocks in ``8bit`` or ``4bit`` (bitsandbytes); trained with ``peft=lora``. Without a GPU it saves
+    """Keep the matrices of the blocks in ``8bit`` or ``4bit`` (bitsandbytes); trained with ``peft=lora``. On a CPU this saves
     memory, not time."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
@@ -259,7 +259,10 @@ class Pretrained:
 
 
 def continued(model: Any, folder: Path) -> Backbone:
-    """Load a checkpoint's folder with the settings that ``model``, the chosen backbone, has for memory and precision."""
+    """Load a checkpoint's folder with the settings that ``model``, the chosen backbone, has for memory and precision.
+
+    Quantised matrices are rounded again, and with them what was learned beside them.
+    """
     names = ("dtype", "quantize", "gradient_checkpointing")
     return Pretrained(path=str(folder), **{name: getattr(model, name) for name in names if hasattr(model, name)}).load()
 

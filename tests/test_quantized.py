@@ -4,6 +4,8 @@ All of it runs on a CPU; where there is a GPU, the models are there.
 """
 
 import json
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -261,6 +263,15 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes_and_grades_alike(
     again = evaluate(whole, "split=valid", f"out={tmp_path / 'again'}")
     assert (again["accuracy"], again["floors"]) == (result(whole)["accuracy"], result(whole)["floors"])
     assert rows(tmp_path / "again/samples.jsonl") == rows(whole / "samples.jsonl")
+
+
+def test_the_command_says_nothing_of_what_bitsandbytes_warns_of(tmp_path: Path) -> None:
+    asked = ["model=folder", f"model.path={save_hub_model(tmp_path / 'hub', 'llama')}", "model.quantize=8bit", "peft=lora"]
+    asked += ["stage=no_cot", "max_steps=1", "limit=2", f"outputs={tmp_path}", "name=x", *SUMS]
+    command = [sys.executable, "-m", "latent_lab.train", *asked]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    said = ended.stderr.splitlines()
+    assert [line.partition(":")[0] for line in said] == ["device cpu, precision fp32", "step 1 of 1, stage 0", f"{tmp_path}/x"]
 
 
 @pytest.mark.parametrize(("kind", "share"), [("4bit", 0.15), ("8bit", 0.01)])
