@@ -298,7 +298,9 @@ def plain_tensor(module: Any, name: str) -> "Tensor":
     base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
     if name != "weight":
         return getattr(base, name).detach()  # the very parameter would be made trainable by the plain model that takes it
+    held = base.weight
     weight = dequantize_module_weight(base).detach()
+    base.weight = held  # on a CPU, PEFT puts a copy there that has lost its scales
     if isinstance(module, LoraLayer):
         weight = weight + sum(module.get_delta_weight(adapter).detach() for adapter in module.active_adapters)
     return weight

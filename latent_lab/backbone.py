@@ -9,10 +9,12 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latent_lab.problems import Problem
+from latent_lab.run import device_at_work
 from latent_lab.sequences import ANSWER_NODE, ANSWER_PREFIX, LatentTokens
 from latent_lab.symbols import SYMBOLS, symbol_tokenizer
 from latent_lab.weights import SUFFIXES, ModelError, take_state
@@ -185,7 +187,8 @@ class Pretrained:
     state: str | None = None
     """Weights to take in place of the model's own: a ``.pt`` or ``.safetensors`` state dict, as published Coconut code writes."""
     quantize: str = "none"
-    """Keep the matrices of the blocks in ``8bit`` or ``4bit`` (bitsandbytes, on a GPU); trained with ``peft=lora``."""
+    """Keep the matrices of the blocks in ``8bit`` or ``4bit`` (bitsandbytes); trained with ``peft=lora``. On a CPU this saves
+    memory, not time."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
 
@@ -223,6 +226,7 @@ class Pretrained:
         from latent_lab.recompute import check_cache
 
         check_cache(model)
+        keep_layout(model)
         if self.state is not None:
             take_state(model, tokenizer, Path(self.state).expanduser())
         add_markers(model, tokenizer, self.like)
@@ -234,13 +238,14 @@ class Pretrained:
         """What ``from_pretrained`` must be told; matrices are dequantised to ``dtype`` where they are multiplied."""
         if self.quantize == "none":
             return {}
+        if find_spec("bitsandbytes") is None:
+            raise ModelError(
+                f"model.quantize: given {self.quantize}; it takes bitsandbytes, which is not installed: "
+                "pip install 'latent_lab[quantize]'; allowed here: none"
+            )
         import torch
         from transformers import BitsAndBytesConfig
-        from transformers.utils import is_bitsandbytes_available
 
-        if not torch.cuda.is_available() or not is_bitsandbytes_available():
-            lacking = "a GPU, and there is none" if not torch.cuda.is_available() else "the package bitsandbytes: pip install it"
-            raise ModelError(f"model.quantize: given {self.quantize}; it takes {lacking}; allowed here: none")
         if self.quantize == "8bit":
             config = BitsAndBytesConfig(load_in_8bit=True)
         else:  # as QLoRA (arXiv 2305.14314) has it
@@ -250,13 +255,27 @@ class Pretrained:
                 bnb_4bit_use_double_quant=True,
                 bnb_4bit_compute_dtype=getattr(torch, self.dtype),
             )
-        return {"quantization_config": config, "device_map": {"": torch.cuda.current_device()}}
+        return {"quantization_config": config, "device_map": {"": device_at_work()}}
 
 
 def continued(model: Any, folder: Path) -> Backbone:
-    """Load a checkpoint's folder with the settings that ``model``, the chosen backbone, has for memory and precision."""
+    """Load a checkpoint's folder with the settings that ``model``, the chosen backbone, has for memory and precision.
+
+    Quantised matrices are rounded again, and with them what was learned beside them.
+    """
     names = ("dtype", "quantize", "gradient_checkpointing")
     return Pretrained(path=str(folder), **{name: getattr(model, name) for name in names if hasattr(model, name)}).load()
+
+
+def keep_layout(model: "PreTrainedModel") -> None:
+    """Keep bitsandbytes from packing 4-bit matrices anew for a CPU that multiplies in bfloat16.
+
+    It does so where a batch needs no gradients, and through such a product none come back: after the first validation, training
+    would go on with wrong ones.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def recompute(model: "PreTrainedModel") -> None:

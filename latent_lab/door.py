@@ -152,6 +152,7 @@ def prepare_process() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("accelerate").setLevel(logging.WARNING)
     logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)  # it warns of tied weights at every checkpoint
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of every product in 8 bits
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # Read when torch is loaded. Threads that wait for each other spin for milliseconds by default: on a machine with other work
     # to do, a training step then takes 9 s in place of 1 (docs/performance.md); when it is idle, this changes nothing.

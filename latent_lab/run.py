@@ -24,6 +24,7 @@ from latent_lab.files import TEMPORARY, append_line, atomic, flatten, remove, re
 from latent_lab.provenance import now, provenance, redact
 
 if TYPE_CHECKING:
+    import torch
     from accelerate import Accelerator
 
 log = logging.getLogger(__name__)
@@ -383,3 +384,13 @@ def accelerator(device: str = "auto", precision: str = "auto", **options: Any) -
     finally:
         AcceleratorState._reset_state(True)
         GradientState._reset_state()
+
+
+def device_at_work() -> "torch.device":
+    """The device of the job at work (see :func:`accelerator`); outside of one, a GPU if there is one."""
+    import torch
+    from accelerate.state import PartialState
+
+    if PartialState._shared_state:
+        return PartialState().device
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")

@@ -353,31 +353,6 @@ def test_matrices_that_quantising_has_turned_are_turned_back(tmp_path: Path) -> 
     torch.testing.assert_close(logits(plain, backbone), logits(backbone.model, backbone), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
-@pytest.mark.parametrize(("quantize", "tolerance"), [("4bit", 1e-3), ("8bit", 0.5)])  # 8bit rounds what is multiplied, too
-def test_a_quantised_model_learns_and_is_saved_dequantised(family: str, quantize: str, tolerance: float, tmp_path: Path) -> None:
-    pytest.importorskip("bitsandbytes")
-    wide = {"n_embd": 64} if family == "gpt2" else {"hidden_size": 64, "intermediate_size": 128}
-    folder = save_family(tmp_path / "hub", family, **wide)
-    backbone = wrap(Pretrained(str(folder), quantize=quantize).load(), LoRA(rank=4))
-    reasoner = LatentReasoner(backbone.model, backbone.tokens).train()
-    batch = [tensor.cuda() for tensor in thinking_batch(backbone.tokens)]
-    optimizer = torch.optim.AdamW([p for p in reasoner.parameters() if p.requires_grad], lr=1e-2)
-    losses = []
-    for _ in range(3):
-        optimizer.zero_grad()
-        losses.append(reasoner(*batch).loss)
-        losses[-1].backward()
-        optimizer.step()
-    assert losses[2] < losses[0]
-    backbone.save(tmp_path / "checkpoint")
-    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint").cuda()
-    assert getattr(plain.config, "quantization_config", None) is None
-    out, want = (model.eval()(input_ids=batch[0], attention_mask=batch[1]).logits for model in (plain, backbone.model))
-    torch.testing.assert_close(out[batch[1].bool()], want[batch[1].bool()], rtol=0, atol=tolerance)
-
-
 # Its settings
 
 
