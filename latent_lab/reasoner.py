@@ -153,6 +153,7 @@ class LatentReasoner(nn.Module):
         self,
         input_ids: "Tensor | Paused",
         attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
         *,
         max_new_tokens: int,
         eos_token_id: int | list[int] | None = None,
@@ -175,7 +176,7 @@ class LatentReasoner(nn.Module):
         if isinstance(input_ids, Paused):
             start, cut, is_closed = input_ids, input_ids.cut, input_ids.is_closed
         else:
-            cut = Passes.cut(input_ids, attention_mask, self.tokens, None, self._shape_of_passes(is_closed, edits))
+            cut = Passes.cut(input_ids, attention_mask, self.tokens, position_ids, self._shape_of_passes(is_closed, edits))
         rollout = Rollout(self, cut, edits, is_closed=is_closed)
         if (edit_cache or edit_residual) and not bool((cut.masks[-1][:, -1] & ~cut.is_slot[-1][:, -1]).all()):
             raise ValueError("edit_cache, edit_residual: some row ends in its last slot; end every prompt with the end marker")
@@ -184,11 +185,13 @@ class LatentReasoner(nn.Module):
             cut, is_closed = rollout.only(rows)
         ids, mask = cut.compact(pad_token_id if pad_token_id is not None else 0)
         options = {"do_sample": False, **options}
-        if is_closed is not None and bool(is_closed.any()):
+        is_closed = is_closed if is_closed is not None and bool(is_closed.any()) else None
+        if is_closed is not None:
             if cut.tail is None:
                 raise ValueError("is_closed: nothing follows the last slot; end the prompt with the end marker")
             mask = rollout.visible(mask.bool()).to(mask.dtype)
-            options["position_ids"] = torch.cat(cut.positions, dim=1)  # generate would count them by what may be seen
+        if is_closed is not None or position_ids is not None:  # generate would count them by what may be seen
+            options["position_ids"] = torch.cat(cut.positions, dim=1)
         if cut.ends_in_slot and self.loop.feeds == "thoughts":  # the last column is a vector, not the embedding of <|latent|>
             embeds = rollout.held_BD.new_zeros(*ids.shape, rollout.held_BD.shape[-1])
             embeds[:, -1] = rollout.held_BD
