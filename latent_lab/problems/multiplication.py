@@ -22,6 +22,8 @@ class Multiplication(OneByOne):
 
     digits: list[int] = field(default_factory=lambda: [4])
     """Digit counts, drawn from with equal probability (published: one count a model, of 4, 5, 7, 9 and 11)."""
+    spaced: bool = True
+    """Write a blank before every digit (as published: its tokenizer reads both as one token; the digit-level one reads two)."""
     second_digits: int | None = None
     """Digits of the second number; null: as many as the first has (published)."""
     reverse: bool = True
@@ -44,10 +46,10 @@ class Multiplication(OneByOne):
         while True:
             a, b = (rng.randint(10 ** (n - 1), 10**n - 1) for n in counts)
             if split_of_pair(a, b) == split:
-                return multiplication(f"{split}-{index}", a, b, reverse=self.reverse)
+                return multiplication(f"{split}-{index}", a, b, reverse=self.reverse, spaced=self.spaced)
 
 
-def multiplication(id: str, a: int, b: int, *, reverse: bool = True) -> Problem:
+def multiplication(id: str, a: int, b: int, *, reverse: bool = True, spaced: bool = True) -> Problem:
     """Write the problem ``a * b`` with a step for each digit of ``b``; ``meta`` holds a, b and digits."""
     count, places = len(str(a)), len(str(b))
 
@@ -66,5 +68,7 @@ def multiplication(id: str, a: int, b: int, *, reverse: bool = True) -> Problem:
             if place < places - 1:
                 step += f" ( {written(total, count + 1 + place)} )"
         steps.append(step)
+    blank = " " if spaced else ""
     question = f"{written(a, count)} * {written(b, places)}"
-    return Problem(id, question, tuple(steps), written(total, count + places), {"a": a, "b": b, "digits": count})
+    question, answer, *steps = (text.replace(" ", blank) for text in (question, written(total, count + places), *steps))
+    return Problem(id, question, tuple(steps), answer, {"a": a, "b": b, "digits": count})
