@@ -167,10 +167,11 @@ class LatentReasoner(nn.Module):
     ) -> Tensor:
         """Think through the prompt's slots, then decode with the backbone's own ``generate`` over the filled cache.
 
-        ``options`` go to ``generate`` as they are (sampling, beams, streamers, stopping); the default is greedy. The edits
-        and ``is_closed`` as in :meth:`forward`; in place of prompts, a run of theirs that was paused (:meth:`pause`) before the
-        first edit. ``rows [samples]`` are the prompts to go on from, each as often as its number stands there: all are thought
-        through once. Returns only the new tokens, ``[batch or samples * num_return_sequences, at most max_new_tokens]``.
+        ``options`` go to ``generate`` as they are (sampling, beams, streamers, stopping); the default is greedy. The edits,
+        ``is_closed`` and ``position_ids`` (new tokens follow the last) as in :meth:`forward`; in place of prompts, a run of
+        theirs that was paused (:meth:`pause`) before the first edit. ``rows [samples]`` are the prompts to go on from, each as
+        often as its number stands there: all are thought through once. Returns only the new tokens, ``[batch or samples *
+        num_return_sequences, at most max_new_tokens]``.
         """
         edits, start = Edits(edit, edit_cache, edit_residual), None
         if isinstance(input_ids, Paused):
@@ -185,12 +186,11 @@ class LatentReasoner(nn.Module):
             cut, is_closed = rollout.only(rows)
         ids, mask = cut.compact(pad_token_id if pad_token_id is not None else 0)
         options = {"do_sample": False, **options}
-        is_closed = is_closed if is_closed is not None and bool(is_closed.any()) else None
-        if is_closed is not None:
+        if is_closed is not None and bool(is_closed.any()):
             if cut.tail is None:
                 raise ValueError("is_closed: nothing follows the last slot; end the prompt with the end marker")
             mask = rollout.visible(mask.bool()).to(mask.dtype)
-        if is_closed is not None or position_ids is not None:  # generate would count them by what may be seen
+        if is_closed is not None or position_ids is not None:  # generate would count them by the mask
             options["position_ids"] = torch.cat(cut.positions, dim=1)
         if cut.ends_in_slot and self.loop.feeds == "thoughts":  # the last column is a vector, not the embedding of <|latent|>
             embeds = rollout.held_BD.new_zeros(*ids.shape, rollout.held_BD.shape[-1])
@@ -199,11 +199,8 @@ class LatentReasoner(nn.Module):
         generate: Any = self.model.generate  # not PEFT's own, which would put virtual tokens before what the cache holds
         cache = rollout.cache if cut.widths != [1] else None
         copies = self._copies(options)
-        lengths: dict[str, Any] = {
-            "max_new_tokens": max_new_tokens,
-            "eos_token_id": eos_token_id,
-            "pad_token_id": pad_token_id,
-        }
+        ends = {"eos_token_id": eos_token_id, "pad_token_id": pad_token_id}
+        lengths: dict[str, Any] = {"max_new_tokens": max_new_tokens} | ends
         with decoding(self.loop.segments, self.model, ids.repeat_interleave(copies, dim=0), options):
             if copies == 1 and None not in lengths.values() and may_be_cut(options):
                 return in_spans(generate, ids, mask, cache, **lengths, **options)
