@@ -34,6 +34,8 @@ class Batch:
     """``[supervised slots, longest text]``: the token ids of that text, -100 after its end."""
     is_closed: Tensor | None = None
     """``[batch]``: rows in which what follows the slots may see them only; None where no row is so."""
+    position_ids: Tensor | None = None
+    """``[batch, tokens]``: place of each token; None where all rows are counted from 0 without a gap."""
     anchors: Tensor | None = None
     """``[batch]``: column of the token before the answer proper; None where no method asks for it."""
     roles: Tensor | None = None
@@ -49,6 +51,11 @@ class Batch:
             if (value := getattr(self, field.name)) is not None and field.name != "teacher"
         }
         return Batch(**moved, teacher=self.teacher.to(device) if self.teacher else None)
+
+    @property
+    def num_positions(self) -> int:
+        """Positions up to the last token's."""
+        return self.input_ids.shape[1] if self.position_ids is None else int(self.position_ids.max()) + 1
 
     @property
     def num_labels(self) -> int:
@@ -77,6 +84,9 @@ def collate(sequences: Seq[Sequence], pad: int, *, with_anchors: bool = False, w
             len(slots), longest
         ),
         is_closed=torch.tensor([s.is_closed for s in sequences]) if any(s.is_closed for s in sequences) else None,
+        position_ids=torch.tensor([[*s.positions, *[0] * (width - len(s.ids))] for s in sequences])
+        if any(s.gap for s in sequences)
+        else None,
         anchors=torch.tensor([s.anchor for s in sequences]) if with_anchors else None,
         roles=torch.tensor([[*s.roles, *[0] * (width - len(s.ids))] for s in sequences]) if with_roles else None,
     )

@@ -153,6 +153,7 @@ class LatentReasoner(nn.Module):
         self,
         input_ids: "Tensor | Paused",
         attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
         *,
         max_new_tokens: int,
         eos_token_id: int | list[int] | None = None,
@@ -166,16 +167,17 @@ class LatentReasoner(nn.Module):
     ) -> Tensor:
         """Think through the prompt's slots, then decode with the backbone's own ``generate`` over the filled cache.
 
-        ``options`` go to ``generate`` as they are (sampling, beams, streamers, stopping); the default is greedy. The edits
-        and ``is_closed`` as in :meth:`forward`; in place of prompts, a run of theirs that was paused (:meth:`pause`) before the
-        first edit. ``rows [samples]`` are the prompts to go on from, each as often as its number stands there: all are thought
-        through once. Returns only the new tokens, ``[batch or samples * num_return_sequences, at most max_new_tokens]``.
+        ``options`` go to ``generate`` as they are (sampling, beams, streamers, stopping); the default is greedy. The edits,
+        ``is_closed`` and ``position_ids`` (new tokens follow the last) as in :meth:`forward`; in place of prompts, a run of
+        theirs that was paused (:meth:`pause`) before the first edit. ``rows [samples]`` are the prompts to go on from, each as
+        often as its number stands there: all are thought through once. Returns only the new tokens, ``[batch or samples *
+        num_return_sequences, at most max_new_tokens]``.
         """
         edits, start = Edits(edit, edit_cache, edit_residual), None
         if isinstance(input_ids, Paused):
             start, cut, is_closed = input_ids, input_ids.cut, input_ids.is_closed
         else:
-            cut = Passes.cut(input_ids, attention_mask, self.tokens, None, self._shape_of_passes(is_closed, edits))
+            cut = Passes.cut(input_ids, attention_mask, self.tokens, position_ids, self._shape_of_passes(is_closed, edits))
         rollout = Rollout(self, cut, edits, is_closed=is_closed)
         if (edit_cache or edit_residual) and not bool((cut.masks[-1][:, -1] & ~cut.is_slot[-1][:, -1]).all()):
             raise ValueError("edit_cache, edit_residual: some row ends in its last slot; end every prompt with the end marker")
@@ -188,7 +190,8 @@ class LatentReasoner(nn.Module):
             if cut.tail is None:
                 raise ValueError("is_closed: nothing follows the last slot; end the prompt with the end marker")
             mask = rollout.visible(mask.bool()).to(mask.dtype)
-            options["position_ids"] = torch.cat(cut.positions, dim=1)  # generate would count them by what may be seen
+        if is_closed is not None or position_ids is not None:  # generate would count them by the mask
+            options["position_ids"] = torch.cat(cut.positions, dim=1)
         if cut.ends_in_slot and self.loop.feeds == "thoughts":  # the last column is a vector, not the embedding of <|latent|>
             embeds = rollout.held_BD.new_zeros(*ids.shape, rollout.held_BD.shape[-1])
             embeds[:, -1] = rollout.held_BD
@@ -196,11 +199,8 @@ class LatentReasoner(nn.Module):
         generate: Any = self.model.generate  # not PEFT's own, which would put virtual tokens before what the cache holds
         cache = rollout.cache if cut.widths != [1] else None
         copies = self._copies(options)
-        lengths: dict[str, Any] = {
-            "max_new_tokens": max_new_tokens,
-            "eos_token_id": eos_token_id,
-            "pad_token_id": pad_token_id,
-        }
+        ends = {"eos_token_id": eos_token_id, "pad_token_id": pad_token_id}
+        lengths: dict[str, Any] = {"max_new_tokens": max_new_tokens} | ends
         with decoding(self.loop.segments, self.model, ids.repeat_interleave(copies, dim=0), options):
             if copies == 1 and None not in lengths.values() and may_be_cut(options):
                 return in_spans(generate, ids, mask, cache, **lengths, **options)

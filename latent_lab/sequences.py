@@ -79,6 +79,14 @@ class Sequence:
     step_of_slot: tuple[int | None, ...] = ()
     is_closed: bool = False
     """Whether what follows the slots may see them only, not the question."""
+    gap: int = 0
+    """Positions left free before the last token of the question."""
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Position of every token."""
+        first = len(self.problem.question) - 1
+        return tuple(place + self.gap * (place >= first) for place in range(len(self.ids)))
 
     @property
     def anchor(self) -> int:

@@ -167,7 +167,12 @@ class SupervisedReasoner(nn.Module):
 
     def _run(self, batch: Batch) -> ReasonerOutput:
         return self.reasoner(
-            batch.input_ids, batch.attention_mask, batch.labels, is_closed=batch.is_closed, anchors=batch.anchors
+            batch.input_ids,
+            batch.attention_mask,
+            batch.labels,
+            batch.position_ids,
+            is_closed=batch.is_closed,
+            anchors=batch.anchors,
         )
 
 

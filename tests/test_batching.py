@@ -53,6 +53,15 @@ def test_every_tensor_holds_whole_numbers() -> None:
         assert {tensor.dtype for tensor in tensors} == {torch.int64}
 
 
+def test_positions_are_said_where_a_row_leaves_some_free() -> None:
+    assert batch().position_ids is None
+    assert batch().num_positions == 9
+    gapped = collate([replace(join(LONG, None, steps=[1]), gap=3), join(SHORT, None)], PAD)
+    assert gapped.position_ids is not None
+    assert gapped.position_ids.tolist() == [[0, 4, 5, 6, 7, 8, 9], [0, 1, 2, 0, 0, 0, 0]]
+    assert gapped.num_positions == 10
+
+
 def test_closed_rows_are_marked_where_there_are_any() -> None:
     assert batch().is_closed is None
     closed = collate([join(LONG, None), join(LONG, None, is_closed=True)], PAD)

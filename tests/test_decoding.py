@@ -42,6 +42,25 @@ def test_every_row_gets_the_tokens_of_one_call(family: str, span: int) -> None:
         assert torch.equal(in_spans(model.generate, ids, mask, None, span=span, **options), want)
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_what_is_written_stands_behind_the_positions_given(family: str) -> None:
+    reasoner = LatentReasoner(build(family), TOKENS)
+    ids, mask = prompts()
+    places = (mask.cumsum(1) - 1).clamp(min=0)
+    places[:, -1] += 3  # as where three tokens of a chain are gone
+    options = {"max_new_tokens": 12, "eos_token_id": 23, "pad_token_id": PAD}
+    written = reasoner.generate(ids, mask, places, **options)
+    assert not torch.equal(written, reasoner.generate(ids, mask, **options))
+    for row, (prompt, new) in enumerate(zip(ids, written, strict=True)):
+        whole = [*prompt[mask[row] == 1].tolist(), *new.tolist()]
+        at = [*places[row][mask[row] == 1].tolist()]
+        at += range(at[-1] + 1, at[-1] + 1 + len(new))
+        out = reasoner(torch.tensor([whole]), None, torch.tensor([whole]), torch.tensor([at]))
+        likeliest = out.logits.argmax(-1)[-len(new) :]
+        length = new.tolist().index(23) + 1 if 23 in new else len(new)
+        assert torch.equal(likeliest[:length], new[:length])
+
+
 def test_rows_that_have_ended_are_not_run_again() -> None:
     model = build()
     ids, mask = prompts()

@@ -270,7 +270,8 @@ class Solver:
         return self.reasoner.generate(
             batch.input_ids,
             batch.attention_mask,
-            max_new_tokens=max(min(self.max_new_tokens, self.room - batch.input_ids.shape[1]), 1),
+            batch.position_ids,
+            max_new_tokens=max(min(self.max_new_tokens, self.room - batch.num_positions), 1),
             eos_token_id=ends,
             pad_token_id=self.backbone.pad,
             edit=edit,
@@ -364,7 +365,8 @@ def teacher_forced(solver: Solver, sequences: Seq[Sequence]) -> dict[str, Any]:
     right = 0
     for part in evenly([s for s in sequences if len(s.ids) <= solver.room], solver.batch_size):
         batch = collate(part, solver.backbone.pad).to(solver.reasoner.device)
-        out = solver.reasoner(batch.input_ids, batch.attention_mask, batch.labels, is_closed=batch.is_closed)
+        given = (batch.input_ids, batch.attention_mask, batch.labels, batch.position_ids)
+        out = solver.reasoner(*given, is_closed=batch.is_closed)
         hits = out.logits.argmax(-1) == out.targets
         right += sum(bool(row.all()) for row in hits.split((batch.labels != IGNORE).sum(1).tolist()))
     return wilson(right, len(sequences)).as_dict()

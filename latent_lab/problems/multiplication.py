@@ -22,11 +22,17 @@ class Multiplication(OneByOne):
 
     digits: list[int] = field(default_factory=lambda: [4])
     """Digit counts, drawn from with equal probability (published: one count a model, of 4, 5, 7, 9 and 11)."""
+    spaced: bool = True
+    """Write a blank before every digit (as published: its tokenizer reads both as one token; the digit-level one reads two)."""
+    second_digits: int | None = None
+    """Digits of the second number; null: as many as the first has (published)."""
     reverse: bool = True
     """Write numbers from the units upwards, as published; false writes them as people do, with the zeros that keep columns."""
 
     def __post_init__(self) -> None:
         check_digits(self.digits)
+        if self.second_digits is not None:
+            check_digits([self.second_digits])
         super().__post_init__()
 
     def problem(self, split: Split, index: int) -> Problem:
@@ -36,16 +42,16 @@ class Multiplication(OneByOne):
         """
         rng = random.Random(f"{self.seed}/{split}/{index}")
         count = rng.choice(self.digits)
-        low, high = 10 ** (count - 1), 10**count - 1
+        counts = (count, self.second_digits or count)
         while True:
-            a, b = rng.randint(low, high), rng.randint(low, high)
+            a, b = (rng.randint(10 ** (n - 1), 10**n - 1) for n in counts)
             if split_of_pair(a, b) == split:
-                return multiplication(f"{split}-{index}", a, b, reverse=self.reverse)
+                return multiplication(f"{split}-{index}", a, b, reverse=self.reverse, spaced=self.spaced)
 
 
-def multiplication(id: str, a: int, b: int, *, reverse: bool = True) -> Problem:
-    """Write the problem ``a * b`` (equally many digits) with a step for each digit of ``b``; ``meta`` holds a, b and digits."""
-    count = len(str(a))
+def multiplication(id: str, a: int, b: int, *, reverse: bool = True, spaced: bool = True) -> Problem:
+    """Write the problem ``a * b`` with a step for each digit of ``b``; ``meta`` holds a, b and digits."""
+    count, places = len(str(a)), len(str(b))
 
     def written(number: int, width: int) -> str:
         digits = f"{number:0{width}}"
@@ -59,8 +65,10 @@ def multiplication(id: str, a: int, b: int, *, reverse: bool = True) -> Problem:
         step = written(product, count + 1 + place)
         if place:
             step = f"+ {step}"
-            if place < count - 1:
+            if place < places - 1:
                 step += f" ( {written(total, count + 1 + place)} )"
         steps.append(step)
-    question = f"{written(a, count)} * {written(b, count)}"
-    return Problem(id, question, tuple(steps), written(total, 2 * count), {"a": a, "b": b, "digits": count})
+    blank = " " if spaced else ""
+    question = f"{written(a, count)} * {written(b, places)}"
+    question, answer, *steps = (text.replace(" ", blank) for text in (question, written(total, count + places), *steps))
+    return Problem(id, question, tuple(steps), answer, {"a": a, "b": b, "digits": count})

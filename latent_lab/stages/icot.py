@@ -6,7 +6,7 @@ that the next removal is no surprise; past a threshold all of the chain goes at 
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from latent_lab.schedule import Phase
 from latent_lab.sequences import Encoded, LatentTokens, Role, Sequence, lay
@@ -24,6 +24,9 @@ class ICoT(Stage):
     """Tokens removed in an epoch (published: remove_per_epoch)."""
     remove_all_at: int | None = 39
     """Once so many tokens are due, the whole chain goes; null: never (published: remove_all_when_remove_beyond)."""
+    keep_positions: bool = False
+    """Leave the positions of removed tokens free: the last token of the question takes that of the last one removed, so that
+    what follows stays where it was (published: keep_position)."""
     smoothing: float = 4.0
     """Rate of the exponential law by which more tokens are removed than it is time for: none with probability
     ``1 - exp(-smoothing)``, .982 at 4; 0 turns it off."""
@@ -53,17 +56,21 @@ class ICoT(Stage):
         chain = sum(map(len, problem.steps))
         if self.remove_all_at is not None and stage >= self.remove_all_at:
             return chain
-        more = 0
-        if self.smoothing and draw is not None:
-            chance = random.Random(f"smoothing/{draw}/{stage}/{problem.id}").random()
-            more = math.floor(-math.log1p(-chance) / self.smoothing)  # P(more >= k) = exp(-smoothing * k)
-        return min(stage + more, chain)
+        return min(stage + self._more(problem, stage, draw), chain)
+
+    def _more(self, problem: Encoded, stage: int, draw: str | None) -> int:
+        """How many tokens more than are due removal smoothing takes."""
+        if not self.smoothing or draw is None or (self.remove_all_at is not None and stage >= self.remove_all_at):
+            return 0
+        chance = random.Random(f"smoothing/{draw}/{stage}/{problem.id}").random()
+        return math.floor(-math.log1p(-chance) / self.smoothing)  # P(more >= k) = exp(-smoothing * k)
 
     def sequence(self, problem: Encoded, tokens: LatentTokens, stage: int, draw: str | None = None) -> Sequence:
         """See :class:`Stage`."""
         chain = tuple(i for step in problem.steps for i in step)[self.removed(problem, stage, draw) :]
         question = (Role.QUESTION, problem.question, False)
-        return lay(problem, [question, (Role.STEP, chain, True), (Role.ANSWER, problem.answer, True)])
+        parts = [question, (Role.STEP, chain, True), (Role.ANSWER, problem.answer, True)]
+        return replace(lay(problem, parts), gap=self._gap(stage + self._more(problem, stage, draw)))
 
     def shape(self, problem: Encoded, stage: int, draw: str | None = None) -> tuple[int, int, int]:
         """See :class:`Stage`."""
@@ -72,4 +79,8 @@ class ICoT(Stage):
 
     def prompt(self, problem: Encoded, tokens: LatentTokens, stage: int, num_slots: int | None = None) -> Sequence:
         """See :class:`Stage`."""
-        return lay(problem, [(Role.QUESTION, problem.question, False)])
+        return replace(lay(problem, [(Role.QUESTION, problem.question, False)]), gap=self._gap(stage))
+
+    def _gap(self, removed: int) -> int:
+        """Positions left free for so many tokens; as many where a chain was shorter, for a question does not tell its length."""
+        return removed if self.keep_positions else 0

@@ -49,6 +49,21 @@ def test_unreversed_numbers_are_written_as_people_do():
     assert (problem.question, problem.steps, problem.answer) == ("1 2 * 3 4", ("0 4 8", "+ 0 3 6 0"), "0 4 0 8")
 
 
+def test_digits_can_stand_side_by_side():
+    spaced, close = multiplication("x", 371, 334), multiplication("x", 371, 334, spaced=False)
+    assert close == Problem("x", "173*433", ("4841", "+03111(41621)", "+003111"), "419321")
+    assert [text.replace(" ", "") for text in (spaced.question, *spaced.steps)] == [close.question, *close.steps]
+
+
+def test_the_second_number_can_have_digits_of_its_own():
+    assert multiplication("x", 566, 96) == Problem("x", "6 6 5 * 6 9", ("6 9 3 3", "+ 0 4 9 0 5"), "6 3 3 4 5")
+    for problem in Multiplication(digits=[3, 4], second_digits=2, size=50).load("test"):
+        assert (len(str(problem.meta["a"])), len(str(problem.meta["b"]))) == (problem.meta["digits"], 2)
+        assert number(problem.answer) == problem.meta["a"] * problem.meta["b"]
+    with pytest.raises(ValueError, match="digits=\\[0\\]"):
+        Multiplication(second_digits=0)
+
+
 def test_one_digit_is_one_step():
     assert multiplication("x", 7, 8) == Problem("x", "7 * 8", ("6 5",), "6 5")
 

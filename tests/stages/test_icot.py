@@ -43,6 +43,31 @@ def test_past_the_threshold_all_of_the_chain_is_gone() -> None:
     assert ICoT(remove_all_at=2).sequence(PROBLEM, TOKENS, 2).ids == (1, 2, 3, 50, 51, 0)
 
 
+def test_with_positions_kept_what_is_left_stays_where_it_was() -> None:
+    kept = ICoT(keep_positions=True)
+    assert ICoT().sequence(PROBLEM, TOKENS, 2).positions == tuple(range(10))
+    assert kept.sequence(PROBLEM, TOKENS, 0).positions == tuple(range(12))
+    # Of 10 11 20 30 31 32 at 3 to 8 two are gone; the question's last token has come to stand right before the rest.
+    assert kept.sequence(PROBLEM, TOKENS, 2).positions == (0, 1, 4, 5, 6, 7, 8, 9, 10, 11)
+    assert kept.prompt(PROBLEM, TOKENS, 2).positions == (0, 1, 4)
+    assert kept.sequence(PROBLEM, TOKENS, 6).positions == (0, 1, 8, 9, 10, 11)
+
+
+def test_the_gap_is_what_is_due_and_not_how_long_the_chain_was() -> None:
+    kept = ICoT(keep_positions=True, remove_all_at=9)
+    short = replace(PROBLEM, steps=((10,),))
+    for problem in (PROBLEM, short):
+        assert kept.sequence(problem, TOKENS, 7).gap == kept.prompt(problem, TOKENS, 7).gap == 7
+        assert kept.sequence(problem, TOKENS, 9, "0/0").gap == kept.prompt(problem, TOKENS, 9).gap == 9
+
+
+def test_what_smoothing_takes_leaves_its_positions_free_as_well() -> None:
+    kept = ICoT(keep_positions=True, smoothing=1.0)
+    gaps = [kept.sequence(named(i), TOKENS, 5, "0/0").gap for i in range(300)]
+    assert gaps == [kept.removed(named(i), 5, "0/0") for i in range(300)]
+    assert set(gaps) > {5, 6}
+
+
 def named(number: int) -> Encoded:
     return replace(PROBLEM, id=f"p{number}", steps=(tuple(range(100)),))
 
