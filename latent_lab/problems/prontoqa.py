@@ -13,7 +13,7 @@ rule that does not tell the names apart can be right more than half of the time.
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from latent_lab.problems import Problem, Split
@@ -50,6 +50,10 @@ class ProntoQA(OneByOne):
     """Deductions from the fact to the answer: rules from concept to concept, and one from a concept to its property."""
     wordings: list[str] = field(default_factory=lambda: list(WORDINGS))
     """How rules may be said: ``every`` and ``each`` concept is, or concepts (``plural``) are."""
+    is_apart: bool = False
+    """Whether what is known and the rule that applies are steps of their own; else both are one step, as published."""
+    names: int | None = None
+    """People and concepts are drawn from the first so many names; null takes all, 17 and 38."""
     train_size: int = 9_000
     """Problems in the training split."""
     valid_size: int = 200
@@ -60,25 +64,44 @@ class ProntoQA(OneByOne):
     def __post_init__(self) -> None:
         if not 1 <= self.hops <= MOST_HOPS:
             raise ValueError(f"hops={self.hops}: allowed are 1 to {MOST_HOPS}")
-        if not self.wordings or not set(self.wordings) <= set(WORDINGS):
-            raise ValueError(f"wordings={self.wordings}: allowed are some of {', '.join(WORDINGS)}")
+        if self.names is not None and not self.num_concepts <= self.names <= len(CONCEPTS):
+            allowed = f"{self.num_concepts} to {len(CONCEPTS)} with hops={self.hops}"
+            raise ValueError(f"names={self.names}: allowed are {allowed}, as many as a problem has concepts")
+        check_wordings(self.wordings)
         super().__post_init__()
+
+    @property
+    def num_concepts(self) -> int:
+        """Concepts of a problem: two chains, and a side concept for each of theirs but the last."""
+        return 4 * self.hops - 2
 
     def problem(self, split: Split, index: int) -> Problem:
         """Draw problem ``index`` of a split: concepts and property are redrawn until their chain belongs to the split."""
         rng = random.Random(f"{self.seed}/{split}/{index}")
         while True:
-            concepts = rng.sample(CONCEPTS, 4 * self.hops - 2)
+            concepts = rng.sample(CONCEPTS[: self.names], self.num_concepts)
             branches = (concepts[: 2 * self.hops - 1], concepts[2 * self.hops - 1 :])
             chains = [branch[: self.hops] for branch in branches]
             properties = [rng.choice(kind) for kind in rng.sample(KINDS, 2 * self.hops - 1)]
             if split_of_chain(chains[0], properties[0]) == split:
                 sides = [branch[self.hops :] for branch in branches]
-                return written(f"{split}-{index}", chains, sides, properties, self.wordings, rng)
+                problem = written(f"{split}-{index}", chains, sides, properties, self.wordings, rng, NAMES[: self.names])
+                return replace(problem, steps=taken_apart(problem.steps)) if self.is_apart else problem
 
     def shortcuts(self) -> dict[str, Callable[[Problem], float]]:
         """Rules that answer without following the chain."""
         return {name: lambda problem, rule=rule: credit(rule, problem) for name, rule in RULES.items()}  # type: ignore[misc]
+
+
+def check_wordings(wordings: list[str]) -> None:
+    """Raise ValueError unless these are ways to state a rule."""
+    if not wordings or not set(wordings) <= set(WORDINGS):
+        raise ValueError(f"wordings={wordings}: allowed are some of {', '.join(WORDINGS)}")
+
+
+def taken_apart(steps: tuple[str, ...]) -> tuple[str, ...]:
+    """Make every sentence a step of its own."""
+    return tuple(f"{sentence}." for step in steps for sentence in step.removesuffix(".").split(". "))
 
 
 def split_of_chain(concepts: list[str], asked: str) -> Split:
@@ -93,6 +116,7 @@ def written(
     properties: list[str],
     wordings: list[str],
     rng: random.Random,
+    names: tuple[str, ...] = NAMES,
 ) -> Problem:
     """Write the problem on the first of two chains; the first property ends both, the others go to the concepts before the ends.
 
@@ -110,7 +134,7 @@ def written(
     distractors += [has(a, b, rng.random() < 0.5, rng.choice(wordings)) for a, b in zip(carriers, others, strict=True)]
     context = [*rules[0], *rules[1], *ends, *distractors]
     rng.shuffle(context)
-    people = rng.sample(NAMES, 2)
+    people = rng.sample(names, 2)
     facts = [f"{name} is {an(chain[0])}." for name, chain in zip(people, chains, strict=True)]
     rng.shuffle(facts)
     name = people[0]

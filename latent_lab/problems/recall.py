@@ -10,12 +10,12 @@ Associative recall as a task of its own is old; that small models differ in it i
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from latent_lab.problems import Problem, Split, prontoqa, prosqa
 from latent_lab.problems.generated import OneByOne, split_of
 from latent_lab.problems.graphs import CONCEPTS, NAMES
-from latent_lab.problems.prontoqa import KINDS, WORDINGS, an, has, is_so
+from latent_lab.problems.prontoqa import KINDS, WORDINGS, an, check_wordings, has, is_so
 
 MOST_FACTS = 20
 """As many subjects as there are names for, with some left to be said of them."""
@@ -32,8 +32,8 @@ class Recall(OneByOne):
     """Fewest facts of a problem; all numbers from here on are equally likely."""
     max_facts: int = 6
     """Most facts of a problem."""
-    is_walk: bool = False
-    """Whether facts are said of one another's objects, and told again as walks: after a fact comes the one on its object."""
+    wordings: list[str] = field(default_factory=lambda: list(WORDINGS))
+    """How rules of ``prontoqa`` may be said; see :class:`latent_lab.problems.prontoqa.ProntoQA`. ``prosqa`` has one way."""
     names: int | None = None
     """People and concepts are drawn from the first so many names (those of ``prosqa``); null takes all, 17 and 38."""
 
@@ -46,19 +46,17 @@ class Recall(OneByOne):
         if self.names is not None and not self.max_facts < self.names <= len(CONCEPTS):
             allowed = f"{self.max_facts + 1} to {len(CONCEPTS)} with max_facts={self.max_facts}"
             raise ValueError(f"names={self.names}: allowed are {allowed}, so that something is left to be said of each")
+        check_wordings(self.wordings)
         super().__post_init__()
 
     def problem(self, split: Split, index: int) -> Problem:
         """Draw problem ``index`` of a split: facts are redrawn until they belong to the split, in whatever order they stand."""
         rng = random.Random(f"{self.seed}/{split}/{index}")
         while True:
-            drawing = Drawing(rng, rng.randint(self.min_facts, self.max_facts), self.names, self.is_walk)
-            facts, query, answer = LANGUAGES[self.language](drawing)
+            count = rng.randint(self.min_facts, self.max_facts)
+            facts, query, answer = LANGUAGES[self.language](rng, count, self.names, self.wordings)
             if split_of(*sorted(facts)) == split:
                 told, again = (rng.sample(facts, len(facts)) for _ in range(2))
-                if self.is_walk:
-                    leads = [None if lead is None else facts[lead] for lead in drawing.leads()]
-                    again = walked(again, dict(zip(facts, leads, strict=True)))
                 said = [fact for fact in told if fact in facts[:2]]
                 meta = {"facts": len(facts), "asked": facts[0], "said": said}
                 return Problem(f"{split}-{index}", " ".join([*told, query]), tuple(again), answer, meta)
@@ -71,70 +69,43 @@ class Recall(OneByOne):
         }
 
 
-class Drawing:
-    """What is drawn for a problem: who and what facts are on, and what is said of them."""
-
-    def __init__(self, rng: random.Random, count: int, names: int | None, is_walk: bool) -> None:
-        """Draw ``count`` subjects, people first, and leave what is said of each open."""
-        self.rng, self.count, self.is_walk = rng, count, is_walk
-        self.concepts = CONCEPTS[:names]
-        self.people = rng.sample(NAMES[:names], rng.randint(1, min(count - (names is None), MOST_PEOPLE)))
-        self.subjects = [*self.people, *rng.sample(self.concepts, count - len(self.people))]
-        self.objects: list[str | None] = [None] * count
-
-    def draw(self, index: int) -> str:
-        """Draw a concept to be said of subject ``index``; in walks one that a later fact is on, while there is one."""
-        later = self.subjects[max(index + 1, len(self.people)) :]
-        others = later if self.is_walk and later else [each for each in self.concepts if each != self.subjects[index]]
-        self.objects[index] = other = self.rng.choice(others)
-        return other
-
-    def leads(self) -> list[int | None]:
-        """For each fact the number of the one on its object."""
-        return [self.subjects.index(each) if each in self.subjects else None for each in self.objects]
+def drawn(rng: random.Random, count: int, names: int | None) -> tuple[list[str], tuple[str, ...]]:
+    """Some people, and the concepts there are to draw from."""
+    return rng.sample(NAMES[:names], rng.randint(1, min(count, MOST_PEOPLE))), CONCEPTS[:names]
 
 
-def walked(facts: list[str], leads: dict[str, str | None]) -> list[str]:
-    """Order facts into walks: each is followed by the one that it leads to, unless that is told already."""
-    told: list[str] = []
-    for start in facts:
-        fact: str | None = start
-        while fact is not None and fact not in told:
-            told.append(fact)
-            fact = leads[fact]
-    return told
-
-
-def which_concept(given: Drawing) -> tuple[list[str], str, str]:
+def which_concept(rng: random.Random, count: int, names: int | None, _: list[str]) -> tuple[list[str], str, str]:
     """Facts in ProsQA's sentences, with query and answer: the first is asked for, the second has the other option."""
-    objects = [given.draw(index) for index in range(given.count)]
-    while objects[1] in (objects[0], given.subjects[1]):
-        objects[1] = given.rng.choice(given.concepts)
-    facts = [prosqa.is_a(s, o) for s, o in zip(given.subjects, objects, strict=True)]
-    first, second = given.rng.sample(objects[:2], 2)
-    return facts, f"Is {given.subjects[0]} a {first} or {second}?", facts[0]
+    people, concepts = drawn(rng, count, names)
+    subjects = [*people, *rng.sample(concepts, count - len(people))]
+    objects = [rng.choice([concept for concept in concepts if concept != subject]) for subject in subjects]
+    while objects[1] in (objects[0], subjects[1]):
+        objects[1] = rng.choice(concepts)
+    facts = [prosqa.is_a(s, o) for s, o in zip(subjects, objects, strict=True)]
+    first, second = rng.sample(objects[:2], 2)
+    return facts, f"Is {subjects[0]} a {first} or {second}?", facts[0]
 
 
-def true_or_false(given: Drawing) -> tuple[list[str], str, str]:
-    """Facts in ProntoQA's sentences, with query and answer: the first is asked for, another says the contrary."""
-    rng = given.rng
-    properties = [rng.choice(kind) for kind in rng.sample(KINDS, min(given.count, len(KINDS)))]
+def true_or_false(rng: random.Random, count: int, names: int | None, wordings: list[str]) -> tuple[list[str], str, str]:
+    """Facts in ProntoQA's sentences, with query and answer: the first is asked for, the second says the contrary of another."""
+    people, every = drawn(rng, count, names)
+    concepts = rng.sample(every, count)
+    properties = [rng.choice(kind) for kind in rng.sample(KINDS, min(count, len(KINDS)))]
+    asked, name = properties[0], people[0]
     is_denied, is_not_asked = rng.random() < 0.5, rng.random() < 0.5
-    facts = [is_so(given.people[0], properties[0], is_denied)]
-    for index, subject in enumerate(given.subjects[1:], start=1):
-        wording = rng.choice(WORDINGS)
-        if index < len(given.people):
-            facts.append(f"{subject} is {an(given.draw(index))}.")
-        elif index == given.count - 1:
-            facts.append(has(subject, properties[0], not is_denied, wording))
-        elif rng.random() < 0.5:
-            facts.append(has(subject, properties[index % len(properties)], rng.random() < 0.5, wording))
+    facts = [is_so(name, asked, is_denied), has(concepts[0], asked, not is_denied, rng.choice(wordings))]
+    for index in range(2, count):
+        concept, other = concepts[index], rng.choice(every)
+        if index - 1 < len(people):
+            facts.append(f"{people[index - 1]} is {an(concept)}.")
+        elif rng.random() < 0.5 or other == concept:
+            facts.append(has(concept, properties[index % len(properties)], rng.random() < 0.5, rng.choice(wordings)))
         else:
-            facts.append(prontoqa.is_a(subject, given.draw(index), wording))
-    return facts, f"True or false: {is_so(given.people[0], properties[0], is_not_asked)}", str(is_denied == is_not_asked)
+            facts.append(prontoqa.is_a(concept, other, rng.choice(wordings)))
+    return facts, f"True or false: {is_so(name, asked, is_not_asked)}", str(is_denied == is_not_asked)
 
 
-LANGUAGES: dict[str, Callable[[Drawing], tuple[list[str], str, str]]] = {
+LANGUAGES: dict[str, Callable[[random.Random, int, int | None, list[str]], tuple[list[str], str, str]]] = {
     "prosqa": which_concept,
     "prontoqa": true_or_false,
 }
