@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from latent_lab.problems import SPLITS, Problem
+from latent_lab.problems.graphs import CONCEPTS, NAMES
 from latent_lab.problems.prontoqa import KINDS, RULES, ProntoQA, credit, has, is_a, split_of_chain
 
 SENTENCE = r"(?:(?:Every|Each) (\w+) is|(\w+) are) (not )?(?:an? )?(\w+)\."
@@ -196,6 +197,29 @@ def test_rules_can_all_be_said_in_one_way(wording, rule, denial):
         assert {"every": {"Every"}, "each": {"Each"}}.get(wording, {first for first in said if first.endswith("puses")}) == set(
             said
         )
+
+
+def test_what_is_known_and_the_rule_that_applies_can_be_steps_of_their_own():
+    joined, apart = (ProntoQA(size=20, is_apart=is_apart).load("test") for is_apart in (False, True))
+    assert [" ".join(problem.steps) for problem in apart] == [" ".join(problem.steps) for problem in joined]
+    assert {len(problem.steps) for problem in apart} == {11}
+    assert ProntoQA(size=1, hops=1, is_apart=True).load("test")[0].steps == (
+        "Stella is a storpus.",
+        "Storpuses are bitter.",
+        "Stella is bitter.",
+    )
+
+
+def test_names_can_be_few():
+    said = " ".join(problem.question for problem in ProntoQA(size=300, hops=2, names=7).load("test"))
+    assert {name for name in NAMES if re.search(rf"\b{name}\b", said)} == set(NAMES[:7])
+    assert set(re.findall(r"\b\w+pus", said.casefold())) == set(CONCEPTS[:7])
+
+
+@pytest.mark.parametrize("names", [5, 39])
+def test_too_few_or_too_many_names_are_refused(names):
+    with pytest.raises(ValueError, match=f"names={names}: allowed are 6 to 38 with hops=2, as many as a problem has concepts"):
+        ProntoQA(hops=2, names=names)
 
 
 @pytest.mark.parametrize("wordings", [[], ["some"], ["every", "all"]])
