@@ -96,15 +96,14 @@ def test_in_phrases_what_is_said_of_a_subject_follows_it_at_once() -> None:
 
 
 def test_in_halves_a_subject_is_one_token_and_what_is_said_of_it_the_other() -> None:
-    said = "Every yumpus is a lempus. Yumpuses are not shy. Tom is an impus. True or false: Tom is not shy."
-    made = Scratch(layers=1, width=32, heads=1, positions=64, tokenizer="halves").load(
-        [Problem("x", said, ("Tom is shy.",), "1")]
-    )
+    said = "Every yumpus is a lempus. Yumpuses are not shy. Tom is an impus. True or false: Tom is not shy. Tom?"
+    problem = Problem("x", said, ("Tom is shy.",), "1")
+    made = Scratch(layers=1, width=32, heads=1, positions=64, tokenizer="halves").load([problem])
     assert pieces(made.tokenizer, said) == [
         " Every", " yumpus is", " a lempus", ".", " Yumpuses are", " not shy", ".", " Tom is", " an impus", ".",
-        " True", " or", " false", ":", " Tom is", " not shy", ".",
+        " True", " or", " false", ":", " Tom is", " not shy", ".", " Tom", "?",
     ]  # fmt: skip
-    assert pieces(made.tokenizer, "Tom is shy.\n### Tom is") == [" Tom is", " shy", ".", "\n", "###", " Tom", " is"]
+    assert pieces(made.tokenizer, "Tom is shy.\n### Tom?") == [" Tom is", " shy", ".", "\n", "###", " Tom", "?"]
     assert all(made.tokenizer.decode(ids_of(made.tokenizer, text)) == text for text in NASTY)
 
 

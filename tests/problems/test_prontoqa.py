@@ -203,11 +203,8 @@ def test_what_is_known_and_the_rule_that_applies_can_be_steps_of_their_own():
     joined, apart = (ProntoQA(size=20, is_apart=is_apart).load("test") for is_apart in (False, True))
     assert [" ".join(problem.steps) for problem in apart] == [" ".join(problem.steps) for problem in joined]
     assert {len(problem.steps) for problem in apart} == {11}
-    assert ProntoQA(size=1, hops=1, is_apart=True).load("test")[0].steps == (
-        "Stella is a storpus.",
-        "Storpuses are bitter.",
-        "Stella is bitter.",
-    )
+    (problem,) = ProntoQA(size=1, hops=1, is_apart=True).load("test")
+    assert problem.steps == ("Stella is a storpus.", "Storpuses are bitter.", "Stella is bitter.")
 
 
 def test_names_can_be_few():
