@@ -14,7 +14,7 @@ import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from latent_lab.problems import Problem, Split
 from latent_lab.problems.generated import OneByOne, split_of
@@ -53,7 +53,7 @@ class ProntoQA(OneByOne):
     is_apart: bool = False
     """Whether what is known and the rule that applies are steps of their own; else both are one step, as published."""
     names: int | None = None
-    """People and concepts are drawn from the first so many names; null takes all, 17 and 38."""
+    """People, concepts and properties are drawn from the first so many; null takes all, 17, 38 and 43."""
     train_size: int = 9_000
     """Problems in the training split."""
     valid_size: int = 200
@@ -64,9 +64,10 @@ class ProntoQA(OneByOne):
     def __post_init__(self) -> None:
         if not 1 <= self.hops <= MOST_HOPS:
             raise ValueError(f"hops={self.hops}: allowed are 1 to {MOST_HOPS}")
-        if self.names is not None and not self.num_concepts <= self.names <= len(CONCEPTS):
-            allowed = f"{self.num_concepts} to {len(CONCEPTS)} with hops={self.hops}"
-            raise ValueError(f"names={self.names}: allowed are {allowed}, as many as a problem has concepts")
+        fewest = max(self.num_concepts, sum(map(len, KINDS[: 2 * self.hops - 1])))
+        if self.names is not None and not fewest <= self.names <= len(CONCEPTS):
+            allowed = f"{fewest} to {len(CONCEPTS)} with hops={self.hops}, enough concepts and kinds of properties for a problem"
+            raise ValueError(f"names={self.names}: allowed are {allowed}")
         check_wordings(self.wordings)
         super().__post_init__()
 
@@ -82,7 +83,7 @@ class ProntoQA(OneByOne):
             concepts = rng.sample(CONCEPTS[: self.names], self.num_concepts)
             branches = (concepts[: 2 * self.hops - 1], concepts[2 * self.hops - 1 :])
             chains = [branch[: self.hops] for branch in branches]
-            properties = [rng.choice(kind) for kind in rng.sample(KINDS, 2 * self.hops - 1)]
+            properties = [rng.choice(kind) for kind in rng.sample(kinds(self.names), 2 * self.hops - 1)]
             if split_of_chain(chains[0], properties[0]) == split:
                 sides = [branch[self.hops :] for branch in branches]
                 problem = written(f"{split}-{index}", chains, sides, properties, self.wordings, rng, NAMES[: self.names])
@@ -102,6 +103,12 @@ def check_wordings(wordings: list[str]) -> None:
 def taken_apart(steps: tuple[str, ...]) -> tuple[str, ...]:
     """Make every sentence a step of its own."""
     return tuple(f"{sentence}." for step in steps for sentence in step.removesuffix(".").split(". "))
+
+
+def kinds(names: int | None) -> tuple[tuple[str, ...], ...]:
+    """The kinds whose properties are all among the first so many; null: all."""
+    ends = accumulate(map(len, KINDS))
+    return tuple(kind for kind, end in zip(KINDS, ends, strict=True) if names is None or end <= names)
 
 
 def split_of_chain(concepts: list[str], asked: str) -> Split:

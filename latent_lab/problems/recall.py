@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from latent_lab.problems import Problem, Split, prontoqa, prosqa
 from latent_lab.problems.generated import OneByOne, split_of
 from latent_lab.problems.graphs import CONCEPTS, NAMES
-from latent_lab.problems.prontoqa import KINDS, WORDINGS, an, check_wordings, has, is_so
+from latent_lab.problems.prontoqa import WORDINGS, an, check_wordings, has, is_so, kinds
 
 MOST_FACTS = 20
 """As many subjects as there are names for, with some left to be said of them."""
@@ -35,7 +35,7 @@ class Recall(OneByOne):
     wordings: list[str] = field(default_factory=lambda: list(WORDINGS))
     """How rules of ``prontoqa`` may be said; see :class:`latent_lab.problems.prontoqa.ProntoQA`. ``prosqa`` has one way."""
     names: int | None = None
-    """People and concepts are drawn from the first so many names (those of ``prosqa``); null takes all, 17 and 38."""
+    """People, concepts and properties are drawn from the first so many; null takes all, 17, 38 and 43."""
 
     def __post_init__(self) -> None:
         if self.language not in LANGUAGES:
@@ -90,7 +90,8 @@ def true_or_false(rng: random.Random, count: int, names: int | None, wordings: l
     """Facts in ProntoQA's sentences, with query and answer: the first is asked for, the second says the contrary of another."""
     people, every = drawn(rng, count, names)
     concepts = rng.sample(every, count)
-    properties = [rng.choice(kind) for kind in rng.sample(KINDS, min(count, len(KINDS)))]
+    some = kinds(names)
+    properties = [rng.choice(kind) for kind in rng.sample(some, min(count, len(some)))]
     asked, name = properties[0], people[0]
     is_denied, is_not_asked = rng.random() < 0.5, rng.random() < 0.5
     facts = [is_so(name, asked, is_denied), has(concepts[0], asked, not is_denied, rng.choice(wordings))]
