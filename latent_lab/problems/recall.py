@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from latent_lab.problems import Problem, Split, prontoqa, prosqa
 from latent_lab.problems.generated import OneByOne, split_of
 from latent_lab.problems.graphs import CONCEPTS, NAMES
-from latent_lab.problems.prontoqa import WORDINGS, an, check_wordings, has, is_so, kinds
+from latent_lab.problems.prontoqa import KINDS, WORDINGS, an, check_wordings, has, is_so, kinds
 
 MOST_FACTS = 20
 """As many subjects as there are names for, with some left to be said of them."""
@@ -43,8 +43,9 @@ class Recall(OneByOne):
         if not 2 <= self.min_facts <= self.max_facts <= MOST_FACTS:
             allowed = f"2 <= min_facts <= max_facts <= {MOST_FACTS}"
             raise ValueError(f"min_facts={self.min_facts}, max_facts={self.max_facts}: allowed are {allowed}")
-        if self.names is not None and not self.max_facts < self.names <= len(CONCEPTS):
-            allowed = f"{self.max_facts + 1} to {len(CONCEPTS)} with max_facts={self.max_facts}"
+        fewest = max(self.max_facts + 1, len(KINDS[0]))
+        if self.names is not None and not fewest <= self.names <= len(CONCEPTS):
+            allowed = f"{fewest} to {len(CONCEPTS)} with max_facts={self.max_facts}"
             raise ValueError(f"names={self.names}: allowed are {allowed}, so that something is left to be said of each")
         check_wordings(self.wordings)
         super().__post_init__()

@@ -7,7 +7,7 @@ import pytest
 
 from latent_lab.problems import SPLITS, Problem
 from latent_lab.problems.graphs import CONCEPTS, NAMES
-from latent_lab.problems.prontoqa import KINDS, RULES, ProntoQA, credit, has, is_a, split_of_chain
+from latent_lab.problems.prontoqa import KINDS, RULES, ProntoQA, credit, has, is_a, kinds, split_of_chain
 
 SENTENCE = r"(?:(?:Every|Each) (\w+) is|(\w+) are) (not )?(?:an? )?(\w+)\."
 
@@ -208,14 +208,21 @@ def test_what_is_known_and_the_rule_that_applies_can_be_steps_of_their_own():
 
 
 def test_names_can_be_few():
-    said = " ".join(problem.question for problem in ProntoQA(size=300, hops=2, names=7).load("test"))
-    assert {name for name in NAMES if re.search(rf"\b{name}\b", said)} == set(NAMES[:7])
-    assert set(re.findall(r"\b\w+pus", said.casefold())) == set(CONCEPTS[:7])
+    problems = ProntoQA(size=300, hops=2, names=10).load("test")
+    said = " ".join(problem.question for problem in problems)
+    assert {name for name in NAMES if re.search(rf"\b{name}\b", said)} == set(NAMES[:10])
+    assert set(re.findall(r"\b\w+pus", said.casefold())) == set(CONCEPTS[:10])
+    assert {problem.meta["property"] for problem in problems} == {word for kind in KINDS[:3] for word in kind}
 
 
-@pytest.mark.parametrize("names", [5, 39])
+def test_properties_are_of_the_kinds_that_are_whole_among_the_first():
+    assert [len(kinds(names)) for names in (3, 4, 5, 6, 9, 10, 38, None)] == [0, 1, 1, 2, 2, 3, 11, 13]
+
+
+@pytest.mark.parametrize("names", [9, 39])
 def test_too_few_or_too_many_names_are_refused(names):
-    with pytest.raises(ValueError, match=f"names={names}: allowed are 6 to 38 with hops=2, as many as a problem has concepts"):
+    says = f"names={names}: allowed are 10 to 38 with hops=2, enough concepts and kinds of properties for a problem"
+    with pytest.raises(ValueError, match=says):
         ProntoQA(hops=2, names=names)
 
 

@@ -121,6 +121,10 @@ def test_the_same_facts_are_in_one_split_in_whatever_order(language):
         ({"language": "english"}, "language=english: allowed are prosqa, prontoqa"),
         ({"min_facts": 1}, "min_facts=1, max_facts=6: allowed are 2 <= min_facts <= max_facts <= 20"),
         ({"min_facts": 7}, "min_facts=7, max_facts=6: allowed are 2 <= min_facts <= max_facts <= 20"),
+        (
+            {"names": 3, "max_facts": 2},
+            "names=3: allowed are 4 to 38 with max_facts=2",
+        ),
         ({"names": 6}, "names=6: allowed are 7 to 38 with max_facts=6"),
         ({"wordings": ["all"]}, "wordings=['all']: allowed are some of every, each, plural"),
         ({"max_facts": 21}, "min_facts=2, max_facts=21: allowed are 2 <= min_facts <= max_facts <= 20"),
