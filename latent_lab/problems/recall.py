@@ -90,20 +90,14 @@ def which_concept(rng: random.Random, count: int, names: int | None, _: list[str
 def true_or_false(rng: random.Random, count: int, names: int | None, wordings: list[str]) -> tuple[list[str], str, str]:
     """Facts in ProntoQA's sentences, with query and answer: the first is asked for, the second says the contrary of another."""
     people, every = drawn(rng, count, names)
-    concepts = rng.sample(every, count)
-    some = kinds(names)
-    properties = [rng.choice(kind) for kind in rng.sample(some, min(count, len(some)))]
-    asked, name = properties[0], people[0]
+    name, *others = people[: count - 1]
+    against, *concepts = rng.sample(every, count - 1 - len(others))
+    asked = rng.choice(rng.choice(kinds(names)))
     is_denied, is_not_asked = rng.random() < 0.5, rng.random() < 0.5
-    facts = [is_so(name, asked, is_denied), has(concepts[0], asked, not is_denied, rng.choice(wordings))]
-    for index in range(2, count):
-        concept, other = concepts[index], rng.choice(every)
-        if index - 1 < len(people):
-            facts.append(f"{people[index - 1]} is {an(concept)}.")
-        elif rng.random() < 0.5 or other == concept:
-            facts.append(has(concept, properties[index % len(properties)], rng.random() < 0.5, rng.choice(wordings)))
-        else:
-            facts.append(prontoqa.is_a(concept, other, rng.choice(wordings)))
+    facts = [is_so(name, asked, is_denied), has(against, asked, not is_denied, rng.choice(wordings))]
+    facts += [f"{other} is {an(rng.choice(every))}." for other in others]
+    for concept in concepts:
+        facts.append(prontoqa.is_a(concept, rng.choice([each for each in every if each != concept]), rng.choice(wordings)))
     return facts, f"True or false: {is_so(name, asked, is_not_asked)}", str(is_denied == is_not_asked)
 
 
