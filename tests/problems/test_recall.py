@@ -42,9 +42,19 @@ def test_facts_are_told_then_told_again_in_another_order_and_one_is_asked_for():
 
 def test_the_other_language_is_prontoqas():
     problem = Recall(size=1, language="prontoqa").load("test")[0]
-    assert problem.question == "Sam is not fruity. Shumpuses are fruity. Stella is a jompus. True or false: Sam is fruity."
-    assert problem.steps == ("Sam is not fruity.", "Stella is a jompus.", "Shumpuses are fruity.")
-    assert problem.answer == "False"
+    assert problem.question == (
+        "Each kerpus is an impus. Brimpuses are scrompuses. Oliver is a scrompus. Boompuses are not bright. Eva is bright. "
+        "Max is a felpus. True or false: Eva is bright."
+    )
+    assert problem.steps == (
+        "Eva is bright.",
+        "Each kerpus is an impus.",
+        "Max is a felpus.",
+        "Oliver is a scrompus.",
+        "Boompuses are not bright.",
+        "Brimpuses are scrompuses.",
+    )
+    assert problem.answer == "True"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
