@@ -50,6 +50,8 @@ class ProntoQA(OneByOne):
     """Deductions from the fact to the answer: rules from concept to concept, and one from a concept to its property."""
     wordings: list[str] = field(default_factory=lambda: list(WORDINGS))
     """How rules may be said: ``every`` and ``each`` concept is, or concepts (``plural``) are."""
+    asks_denials: bool = True
+    """Whether half of the queries say ``not``, as published; else the conclusion is the answer, and nothing has to be compared."""
     is_apart: bool = False
     """Whether what is known and the rule that applies are steps of their own; else both are one step, as published."""
     names: int | None = None
@@ -86,7 +88,9 @@ class ProntoQA(OneByOne):
             properties = [rng.choice(kind) for kind in rng.sample(kinds(self.names), 2 * self.hops - 1)]
             if split_of_chain(chains[0], properties[0]) == split:
                 sides = [branch[self.hops :] for branch in branches]
-                problem = written(f"{split}-{index}", chains, sides, properties, self.wordings, rng, NAMES[: self.names])
+                problem = written(
+                    f"{split}-{index}", chains, sides, properties, self.wordings, rng, NAMES[: self.names], self.asks_denials
+                )
                 return replace(problem, steps=taken_apart(problem.steps)) if self.is_apart else problem
 
     def shortcuts(self) -> dict[str, Callable[[Problem], float]]:
@@ -124,13 +128,14 @@ def written(
     wordings: list[str],
     rng: random.Random,
     names: tuple[str, ...] = NAMES,
+    asks_denials: bool = True,
 ) -> Problem:
     """Write the problem on the first of two chains; the first property ends both, the others go to the concepts before the ends.
 
     ``sides`` has, for each chain, a concept that each concept but the last is contained in as well.
     """
     asked, *others = properties
-    is_denied, is_not_asked = rng.random() < 0.5, rng.random() < 0.5
+    is_denied, is_not_asked = rng.random() < 0.5, rng.random() < 0.5 and asks_denials
     rules = [[is_a(a, b, rng.choice(wordings)) for a, b in pairwise(chain)] for chain in chains]
     ends = [
         has(chain[-1], asked, is_not, rng.choice(wordings))
