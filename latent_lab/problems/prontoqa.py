@@ -51,7 +51,7 @@ class ProntoQA(OneByOne):
     wordings: list[str] = field(default_factory=lambda: list(WORDINGS))
     """How rules may be said: ``every`` and ``each`` concept is, or concepts (``plural``) are."""
     asks_denials: bool = True
-    """Whether half of the queries say ``not``, as published; else the conclusion is the answer, and nothing has to be compared."""
+    """Whether half of the queries say ``not``, as published; else none does, and the conclusion is the answer."""
     is_apart: bool = False
     """Whether what is known and the rule that applies are steps of their own; else both are one step, as published."""
     names: int | None = None
@@ -88,9 +88,8 @@ class ProntoQA(OneByOne):
             properties = [rng.choice(kind) for kind in rng.sample(kinds(self.names), 2 * self.hops - 1)]
             if split_of_chain(chains[0], properties[0]) == split:
                 sides = [branch[self.hops :] for branch in branches]
-                problem = written(
-                    f"{split}-{index}", chains, sides, properties, self.wordings, rng, NAMES[: self.names], self.asks_denials
-                )
+                known = (chains, sides, properties, NAMES[: self.names])
+                problem = written(f"{split}-{index}", *known, self.wordings, rng, asks_denials=self.asks_denials)
                 return replace(problem, steps=taken_apart(problem.steps)) if self.is_apart else problem
 
     def shortcuts(self) -> dict[str, Callable[[Problem], float]]:
@@ -125,10 +124,11 @@ def written(
     chains: list[list[str]],
     sides: list[list[str]],
     properties: list[str],
+    names: tuple[str, ...],
     wordings: list[str],
     rng: random.Random,
-    names: tuple[str, ...] = NAMES,
-    asks_denials: bool = True,
+    *,
+    asks_denials: bool,
 ) -> Problem:
     """Write the problem on the first of two chains; the first property ends both, the others go to the concepts before the ends.
 

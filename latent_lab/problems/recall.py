@@ -27,8 +27,8 @@ class Recall(OneByOne):
     """Facts on people and concepts in the sentences of ProsQA or ProntoQA, each subject in one of them."""
 
     language: str = "prosqa"
-    """Whose sentences: ``prosqa``, which of two concepts someone is; ``prontoqa``, whether it is true that someone is so (never that
-    someone is not, so that the answer is what was looked up)."""
+    """Whose sentences: ``prosqa``, which of two concepts someone is; ``prontoqa``, whether it is true that someone is so (never
+    that someone is not, so that the answer is what was looked up)."""
     min_facts: int = 2
     """Fewest facts of a problem; all numbers from here on are equally likely."""
     max_facts: int = 6

@@ -207,6 +207,13 @@ def test_what_is_known_and_the_rule_that_applies_can_be_steps_of_their_own():
     assert problem.steps == ("Stella is a storpus.", "Storpuses are bitter.", "Stella is bitter.")
 
 
+def test_queries_that_deny_can_be_left_out():
+    problems = ProntoQA(size=300, asks_denials=False).load("test")
+    assert not any(query_of(problem.question)[1] for problem in problems)
+    assert all(problem.answer == str(" not " not in problem.steps[-1]) for problem in problems)
+    assert {problem.answer for problem in problems} == {"True", "False"}
+
+
 def test_names_can_be_few():
     problems = ProntoQA(size=300, hops=2, names=10).load("test")
     said = " ".join(problem.question for problem in problems)
