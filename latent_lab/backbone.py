@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 END_OF_TEXT = "<|endoftext|>"
 MARKERS = ("<|start-latent|>", "<|latent|>", "<|end-latent|>")
 ARCHITECTURES = ("gpt2", "llama")
-TOKENIZERS = ("digits", "words", "phrases", "symbols")
+TOKENIZERS = ("digits", "words", "phrases", "halves", "symbols")
 DTYPES = ("float32", "bfloat16", "float16")
 QUANTIZED = ("none", "8bit", "4bit")
 
@@ -33,14 +33,15 @@ PIECES = {
     "digits": r"\d| ?\p{L}+ ?| ?[^\s\p{L}\d]+ ?|\s",
     "words": r"\d| ?\p{L}+| ?[^\s\p{L}\d]+|\s",
     "phrases": r"\d| ?\p{L}+(?: (?:is|are)(?: not)?(?: an?)?(?= ))?| ?[^\s\p{L}\d]+|\s",
+    "halves": r"\d| ?\p{L}+ (?:is|are)(?= )| ?(?:not )?(?:an? )?\p{L}+| ?[^\s\p{L}\d]+|\s",
 }
 """What a tokenizer made from problems never joins across: single digits; words and signs with the blanks around them, or with
-the one before them alone, so that a name is the same token wherever it stands; or a subject with its verb, ``rempus is a``,
-so that what is said of it comes next."""
+the one before them alone, so that a name is the same token wherever it stands; a subject with its verb, ``rempus is a``, so
+that what is said of it comes next; or the two halves of a sentence, ``rempus is`` and ``not large``, so that it is one token."""
 
 LINE_START = r"(?<![^\n])(?=[\p{L} ])"
-"""Where ``words`` and ``phrases`` have a blank more than the text, so that the first word of a line is the token it is inside
-one; a line that begins with a blank has two, hence nothing is lost."""
+"""Where all but ``digits`` have a blank more than the text, so that the first word of a line is the token it is inside one; a
+line that begins with a blank has two, hence nothing is lost."""
 
 MOST_PROBLEMS_READ = 20_000
 """Problems the digit-level tokenizer is learned from, at most: more would cost seconds and change little."""
@@ -349,7 +350,7 @@ def digit_tokenizer(problems: Iterable[Problem], vocabulary: int, kind: str = "d
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = split
     parts: list[Any] = [decoders.ByteFallback(), decoders.Fuse()]
-    if kind in ("words", "phrases"):
+    if kind != "digits":
         learner.normalizer = normalizers.Replace(Regex(LINE_START), " ")
         parts += [decoders.Replace("\n ", "\n"), decoders.Strip(" ", 1, 0)]
     special = [END_OF_TEXT, *MARKERS]

@@ -95,7 +95,19 @@ def test_in_phrases_what_is_said_of_a_subject_follows_it_at_once() -> None:
     assert all(made.tokenizer.decode(ids_of(made.tokenizer, text)) == text for text in NASTY)
 
 
-@pytest.mark.parametrize("kind", ["words", "phrases"])
+def test_in_halves_a_subject_is_one_token_and_what_is_said_of_it_the_other() -> None:
+    said = "Every yumpus is a lempus. Yumpuses are not shy. Tom is an impus. True or false: Tom is not shy. Tom?"
+    problem = Problem("x", said, ("Tom is shy.",), "1")
+    made = Scratch(layers=1, width=32, heads=1, positions=64, tokenizer="halves").load([problem])
+    assert pieces(made.tokenizer, said) == [
+        " Every", " yumpus is", " a lempus", ".", " Yumpuses are", " not shy", ".", " Tom is", " an impus", ".",
+        " True", " or", " false", ":", " Tom is", " not shy", ".", " Tom", "?",
+    ]  # fmt: skip
+    assert pieces(made.tokenizer, "Tom is shy.\n### Tom?") == [" Tom is", " shy", ".", "\n", "###", " Tom", "?"]
+    assert all(made.tokenizer.decode(ids_of(made.tokenizer, text)) == text for text in NASTY)
+
+
+@pytest.mark.parametrize("kind", ["words", "phrases", "halves"])
 def test_a_name_is_the_same_token_after_a_tokenizer_is_loaded_again(kind: str, tmp_path: Path) -> None:
     problem = Problem("x", "Every yumpus is a lempus. Tom is a yumpus. Is Tom a yumpus or lempus?", ("Tom is a yumpus.",), "1")
     made = digit_tokenizer([problem], 4096, kind)
@@ -197,7 +209,7 @@ def test_a_model_for_symbols_has_a_row_for_each_of_them() -> None:
     ("settings", "message"),
     [
         ({"architecture": "rnn"}, "architecture=rnn: allowed are gpt2, llama"),
-        ({"tokenizer": "sentences"}, "tokenizer=sentences: allowed are digits, words, phrases, symbols"),
+        ({"tokenizer": "sentences"}, "tokenizer=sentences: allowed are digits, words, phrases, halves, symbols"),
         ({"layers": 0}, "layers=0: allowed are 1 and more"),
         ({"width": 30}, "width=30: it must be a multiple of heads=4"),
         ({"vocabulary": 299}, "vocabulary=299: allowed are 300 and more (256 are the single bytes)"),

@@ -13,8 +13,8 @@ rule that does not tell the names apart can be right more than half of the time.
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
 
 from latent_lab.problems import Problem, Split
 from latent_lab.problems.generated import OneByOne, split_of
@@ -50,6 +50,12 @@ class ProntoQA(OneByOne):
     """Deductions from the fact to the answer: rules from concept to concept, and one from a concept to its property."""
     wordings: list[str] = field(default_factory=lambda: list(WORDINGS))
     """How rules may be said: ``every`` and ``each`` concept is, or concepts (``plural``) are."""
+    asks_denials: bool = True
+    """Whether half of the queries say ``not``, as published; else none does, and the conclusion is the answer."""
+    is_apart: bool = False
+    """Whether what is known and the rule that applies are steps of their own; else both are one step, as published."""
+    names: int | None = None
+    """People, concepts and properties are drawn from the first so many; null takes all, 17, 38 and 43."""
     train_size: int = 9_000
     """Problems in the training split."""
     valid_size: int = 200
@@ -60,25 +66,52 @@ class ProntoQA(OneByOne):
     def __post_init__(self) -> None:
         if not 1 <= self.hops <= MOST_HOPS:
             raise ValueError(f"hops={self.hops}: allowed are 1 to {MOST_HOPS}")
-        if not self.wordings or not set(self.wordings) <= set(WORDINGS):
-            raise ValueError(f"wordings={self.wordings}: allowed are some of {', '.join(WORDINGS)}")
+        fewest = max(self.num_concepts, sum(map(len, KINDS[: 2 * self.hops - 1])))
+        if self.names is not None and not fewest <= self.names <= len(CONCEPTS):
+            allowed = f"{fewest} to {len(CONCEPTS)} with hops={self.hops}, enough concepts and kinds of properties for a problem"
+            raise ValueError(f"names={self.names}: allowed are {allowed}")
+        check_wordings(self.wordings)
         super().__post_init__()
+
+    @property
+    def num_concepts(self) -> int:
+        """Concepts of a problem: two chains, and a side concept for each of theirs but the last."""
+        return 4 * self.hops - 2
 
     def problem(self, split: Split, index: int) -> Problem:
         """Draw problem ``index`` of a split: concepts and property are redrawn until their chain belongs to the split."""
         rng = random.Random(f"{self.seed}/{split}/{index}")
         while True:
-            concepts = rng.sample(CONCEPTS, 4 * self.hops - 2)
+            concepts = rng.sample(CONCEPTS[: self.names], self.num_concepts)
             branches = (concepts[: 2 * self.hops - 1], concepts[2 * self.hops - 1 :])
             chains = [branch[: self.hops] for branch in branches]
-            properties = [rng.choice(kind) for kind in rng.sample(KINDS, 2 * self.hops - 1)]
+            properties = [rng.choice(kind) for kind in rng.sample(kinds(self.names), 2 * self.hops - 1)]
             if split_of_chain(chains[0], properties[0]) == split:
                 sides = [branch[self.hops :] for branch in branches]
-                return written(f"{split}-{index}", chains, sides, properties, self.wordings, rng)
+                known = (chains, sides, properties, NAMES[: self.names])
+                problem = written(f"{split}-{index}", *known, self.wordings, rng, asks_denials=self.asks_denials)
+                return replace(problem, steps=taken_apart(problem.steps)) if self.is_apart else problem
 
     def shortcuts(self) -> dict[str, Callable[[Problem], float]]:
         """Rules that answer without following the chain."""
         return {name: lambda problem, rule=rule: credit(rule, problem) for name, rule in RULES.items()}  # type: ignore[misc]
+
+
+def check_wordings(wordings: list[str]) -> None:
+    """Raise ValueError unless these are ways to state a rule."""
+    if not wordings or not set(wordings) <= set(WORDINGS):
+        raise ValueError(f"wordings={wordings}: allowed are some of {', '.join(WORDINGS)}")
+
+
+def taken_apart(steps: tuple[str, ...]) -> tuple[str, ...]:
+    """Make every sentence a step of its own."""
+    return tuple(f"{sentence}." for step in steps for sentence in step.removesuffix(".").split(". "))
+
+
+def kinds(names: int | None) -> tuple[tuple[str, ...], ...]:
+    """The kinds whose properties are all among the first so many; null: all."""
+    ends = accumulate(map(len, KINDS))
+    return tuple(kind for kind, end in zip(KINDS, ends, strict=True) if names is None or end <= names)
 
 
 def split_of_chain(concepts: list[str], asked: str) -> Split:
@@ -91,15 +124,18 @@ def written(
     chains: list[list[str]],
     sides: list[list[str]],
     properties: list[str],
+    names: tuple[str, ...],
     wordings: list[str],
     rng: random.Random,
+    *,
+    asks_denials: bool,
 ) -> Problem:
     """Write the problem on the first of two chains; the first property ends both, the others go to the concepts before the ends.
 
     ``sides`` has, for each chain, a concept that each concept but the last is contained in as well.
     """
     asked, *others = properties
-    is_denied, is_not_asked = rng.random() < 0.5, rng.random() < 0.5
+    is_denied, is_not_asked = rng.random() < 0.5, rng.random() < 0.5 and asks_denials
     rules = [[is_a(a, b, rng.choice(wordings)) for a, b in pairwise(chain)] for chain in chains]
     ends = [
         has(chain[-1], asked, is_not, rng.choice(wordings))
@@ -110,7 +146,7 @@ def written(
     distractors += [has(a, b, rng.random() < 0.5, rng.choice(wordings)) for a, b in zip(carriers, others, strict=True)]
     context = [*rules[0], *rules[1], *ends, *distractors]
     rng.shuffle(context)
-    people = rng.sample(NAMES, 2)
+    people = rng.sample(names, 2)
     facts = [f"{name} is {an(chain[0])}." for name, chain in zip(people, chains, strict=True)]
     rng.shuffle(facts)
     name = people[0]

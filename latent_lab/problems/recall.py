@@ -10,12 +10,12 @@ Associative recall as a task of its own is old; that small models differ in it i
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from latent_lab.problems import Problem, Split, prontoqa, prosqa
 from latent_lab.problems.generated import OneByOne, split_of
 from latent_lab.problems.graphs import CONCEPTS, NAMES
-from latent_lab.problems.prontoqa import KINDS, WORDINGS, an, has, is_so
+from latent_lab.problems.prontoqa import KINDS, WORDINGS, an, check_wordings, has, is_so, kinds
 
 MOST_FACTS = 20
 """As many subjects as there are names for, with some left to be said of them."""
@@ -27,13 +27,16 @@ class Recall(OneByOne):
     """Facts on people and concepts in the sentences of ProsQA or ProntoQA, each subject in one of them."""
 
     language: str = "prosqa"
-    """Whose sentences: ``prosqa``, which of two concepts someone is; ``prontoqa``, whether it is true that someone is so."""
+    """Whose sentences: ``prosqa``, which of two concepts someone is; ``prontoqa``, whether it is true that someone is so (never
+    that someone is not, so that the answer is what was looked up)."""
     min_facts: int = 2
     """Fewest facts of a problem; all numbers from here on are equally likely."""
     max_facts: int = 6
     """Most facts of a problem."""
+    wordings: list[str] = field(default_factory=lambda: list(WORDINGS))
+    """How rules of ``prontoqa`` may be said; see :class:`latent_lab.problems.prontoqa.ProntoQA`. ``prosqa`` has one way."""
     names: int | None = None
-    """People and concepts are drawn from the first so many names (those of ``prosqa``); null takes all, 17 and 38."""
+    """People, concepts and properties are drawn from the first so many; null takes all, 17, 38 and 43."""
 
     def __post_init__(self) -> None:
         if self.language not in LANGUAGES:
@@ -41,16 +44,19 @@ class Recall(OneByOne):
         if not 2 <= self.min_facts <= self.max_facts <= MOST_FACTS:
             allowed = f"2 <= min_facts <= max_facts <= {MOST_FACTS}"
             raise ValueError(f"min_facts={self.min_facts}, max_facts={self.max_facts}: allowed are {allowed}")
-        if self.names is not None and not self.max_facts < self.names <= len(CONCEPTS):
-            allowed = f"{self.max_facts + 1} to {len(CONCEPTS)} with max_facts={self.max_facts}"
+        fewest = max(self.max_facts + 1, len(KINDS[0]))
+        if self.names is not None and not fewest <= self.names <= len(CONCEPTS):
+            allowed = f"{fewest} to {len(CONCEPTS)} with max_facts={self.max_facts}"
             raise ValueError(f"names={self.names}: allowed are {allowed}, so that something is left to be said of each")
+        check_wordings(self.wordings)
         super().__post_init__()
 
     def problem(self, split: Split, index: int) -> Problem:
         """Draw problem ``index`` of a split: facts are redrawn until they belong to the split, in whatever order they stand."""
         rng = random.Random(f"{self.seed}/{split}/{index}")
         while True:
-            facts, query, answer = LANGUAGES[self.language](rng, rng.randint(self.min_facts, self.max_facts), self.names)
+            count = rng.randint(self.min_facts, self.max_facts)
+            facts, query, answer = LANGUAGES[self.language](rng, count, self.names, self.wordings)
             if split_of(*sorted(facts)) == split:
                 told, again = (rng.sample(facts, len(facts)) for _ in range(2))
                 said = [fact for fact in told if fact in facts[:2]]
@@ -70,7 +76,7 @@ def drawn(rng: random.Random, count: int, names: int | None) -> tuple[list[str],
     return rng.sample(NAMES[:names], rng.randint(1, min(count, MOST_PEOPLE))), CONCEPTS[:names]
 
 
-def which_concept(rng: random.Random, count: int, names: int | None) -> tuple[list[str], str, str]:
+def which_concept(rng: random.Random, count: int, names: int | None, _: list[str]) -> tuple[list[str], str, str]:
     """Facts in ProsQA's sentences, with query and answer: the first is asked for, the second has the other option."""
     people, concepts = drawn(rng, count, names)
     subjects = [*people, *rng.sample(concepts, count - len(people))]
@@ -82,26 +88,21 @@ def which_concept(rng: random.Random, count: int, names: int | None) -> tuple[li
     return facts, f"Is {subjects[0]} a {first} or {second}?", facts[0]
 
 
-def true_or_false(rng: random.Random, count: int, names: int | None) -> tuple[list[str], str, str]:
+def true_or_false(rng: random.Random, count: int, names: int | None, wordings: list[str]) -> tuple[list[str], str, str]:
     """Facts in ProntoQA's sentences, with query and answer: the first is asked for, the second says the contrary of another."""
     people, every = drawn(rng, count, names)
-    concepts = rng.sample(every, count)
-    properties = [rng.choice(kind) for kind in rng.sample(KINDS, min(count, len(KINDS)))]
-    asked, name = properties[0], people[0]
-    is_denied, is_not_asked = rng.random() < 0.5, rng.random() < 0.5
-    facts = [is_so(name, asked, is_denied), has(concepts[0], asked, not is_denied, rng.choice(WORDINGS))]
-    for index in range(2, count):
-        concept, other = concepts[index], rng.choice(every)
-        if index - 1 < len(people):
-            facts.append(f"{people[index - 1]} is {an(concept)}.")
-        elif rng.random() < 0.5 or other == concept:
-            facts.append(has(concept, properties[index % len(properties)], rng.random() < 0.5, rng.choice(WORDINGS)))
-        else:
-            facts.append(prontoqa.is_a(concept, other, rng.choice(WORDINGS)))
-    return facts, f"True or false: {is_so(name, asked, is_not_asked)}", str(is_denied == is_not_asked)
+    name, *others = people[: count - 1]
+    against, *concepts = rng.sample(every, count - 1 - len(others))
+    asked = rng.choice(rng.choice(kinds(names)))
+    is_denied = rng.random() < 0.5
+    facts = [is_so(name, asked, is_denied), has(against, asked, not is_denied, rng.choice(wordings))]
+    facts += [f"{other} is {an(rng.choice(every))}." for other in others]
+    for concept in concepts:
+        facts.append(prontoqa.is_a(concept, rng.choice([each for each in every if each != concept]), rng.choice(wordings)))
+    return facts, f"True or false: {is_so(name, asked, False)}", str(not is_denied)
 
 
-LANGUAGES: dict[str, Callable[[random.Random, int, int | None], tuple[list[str], str, str]]] = {
+LANGUAGES: dict[str, Callable[[random.Random, int, int | None, list[str]], tuple[list[str], str, str]]] = {
     "prosqa": which_concept,
     "prontoqa": true_or_false,
 }

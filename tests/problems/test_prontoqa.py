@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from latent_lab.problems import SPLITS, Problem
-from latent_lab.problems.prontoqa import KINDS, RULES, ProntoQA, credit, has, is_a, split_of_chain
+from latent_lab.problems.graphs import CONCEPTS, NAMES
+from latent_lab.problems.prontoqa import KINDS, RULES, ProntoQA, credit, has, is_a, kinds, split_of_chain
 
 SENTENCE = r"(?:(?:Every|Each) (\w+) is|(\w+) are) (not )?(?:an? )?(\w+)\."
 
@@ -196,6 +197,40 @@ def test_rules_can_all_be_said_in_one_way(wording, rule, denial):
         assert {"every": {"Every"}, "each": {"Each"}}.get(wording, {first for first in said if first.endswith("puses")}) == set(
             said
         )
+
+
+def test_what_is_known_and_the_rule_that_applies_can_be_steps_of_their_own():
+    joined, apart = (ProntoQA(size=20, is_apart=is_apart).load("test") for is_apart in (False, True))
+    assert [" ".join(problem.steps) for problem in apart] == [" ".join(problem.steps) for problem in joined]
+    assert {len(problem.steps) for problem in apart} == {11}
+    (problem,) = ProntoQA(size=1, hops=1, is_apart=True).load("test")
+    assert problem.steps == ("Stella is a storpus.", "Storpuses are bitter.", "Stella is bitter.")
+
+
+def test_queries_that_deny_can_be_left_out():
+    problems = ProntoQA(size=300, asks_denials=False).load("test")
+    assert not any(query_of(problem.question)[1] for problem in problems)
+    assert all(problem.answer == str(" not " not in problem.steps[-1]) for problem in problems)
+    assert {problem.answer for problem in problems} == {"True", "False"}
+
+
+def test_names_can_be_few():
+    problems = ProntoQA(size=300, hops=2, names=10).load("test")
+    said = " ".join(problem.question for problem in problems)
+    assert {name for name in NAMES if re.search(rf"\b{name}\b", said)} == set(NAMES[:10])
+    assert set(re.findall(r"\b\w+pus", said.casefold())) == set(CONCEPTS[:10])
+    assert {problem.meta["property"] for problem in problems} == {word for kind in KINDS[:3] for word in kind}
+
+
+def test_properties_are_of_the_kinds_that_are_whole_among_the_first():
+    assert [len(kinds(names)) for names in (3, 4, 5, 6, 9, 10, 38, None)] == [0, 1, 1, 2, 2, 3, 11, 13]
+
+
+@pytest.mark.parametrize("names", [9, 39])
+def test_too_few_or_too_many_names_are_refused(names):
+    says = f"names={names}: allowed are 10 to 38 with hops=2, enough concepts and kinds of properties for a problem"
+    with pytest.raises(ValueError, match=says):
+        ProntoQA(hops=2, names=names)
 
 
 @pytest.mark.parametrize("wordings", [[], ["some"], ["every", "all"]])

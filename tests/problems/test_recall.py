@@ -42,8 +42,18 @@ def test_facts_are_told_then_told_again_in_another_order_and_one_is_asked_for():
 
 def test_the_other_language_is_prontoqas():
     problem = Recall(size=1, language="prontoqa").load("test")[0]
-    assert problem.question == "Sam is not fruity. Shumpuses are fruity. Stella is a jompus. True or false: Sam is fruity."
-    assert problem.steps == ("Sam is not fruity.", "Stella is a jompus.", "Shumpuses are fruity.")
+    assert problem.question == (
+        "Rex is a lorpus. Worpuses are terpuses. Fae is a brimpus. Each tumpus is a hilpus. Every scrompus is amenable. "
+        "Max is not amenable. True or false: Max is amenable."
+    )
+    assert problem.steps == (
+        "Fae is a brimpus.",
+        "Each tumpus is a hilpus.",
+        "Max is not amenable.",
+        "Every scrompus is amenable.",
+        "Rex is a lorpus.",
+        "Worpuses are terpuses.",
+    )
     assert problem.answer == "False"
 
 
@@ -95,6 +105,12 @@ def test_names_are_the_first_so_many(language):
     assert set(re.findall(r"\b\w+pus", said.casefold())) == set(CONCEPTS[:8])
 
 
+def test_rules_are_said_in_the_wordings_given():
+    few, every = (Recall(size=200, language="prontoqa", **given).load("test") for given in ({"wordings": ["plural"]}, {}))
+    assert not re.search(r"\b(Every|Each)\b", " ".join(problem.question for problem in few))
+    assert re.search(r"\bEvery\b.*\bEach\b", " ".join(problem.question for problem in every))
+
+
 def test_all_numbers_of_facts_are_equally_likely():
     counts = [problem.meta["facts"] for problem in Recall(size=5_000, min_facts=3, max_facts=7).load("test")]
     assert {count: 900 < counts.count(count) < 1_100 for count in set(counts)} == dict.fromkeys(range(3, 8), True)
@@ -115,7 +131,12 @@ def test_the_same_facts_are_in_one_split_in_whatever_order(language):
         ({"language": "english"}, "language=english: allowed are prosqa, prontoqa"),
         ({"min_facts": 1}, "min_facts=1, max_facts=6: allowed are 2 <= min_facts <= max_facts <= 20"),
         ({"min_facts": 7}, "min_facts=7, max_facts=6: allowed are 2 <= min_facts <= max_facts <= 20"),
+        (
+            {"names": 3, "max_facts": 2},
+            "names=3: allowed are 4 to 38 with max_facts=2",
+        ),
         ({"names": 6}, "names=6: allowed are 7 to 38 with max_facts=6"),
+        ({"wordings": ["all"]}, "wordings=['all']: allowed are some of every, each, plural"),
         ({"max_facts": 21}, "min_facts=2, max_facts=21: allowed are 2 <= min_facts <= max_facts <= 20"),
     ],
 )
