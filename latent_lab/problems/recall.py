@@ -98,7 +98,10 @@ def true_or_false(rng: random.Random, count: int, names: int | None, wordings: l
     facts = [is_so(name, asked, is_denied), has(against, asked, not is_denied, rng.choice(wordings))]
     facts += [f"{other} is {an(rng.choice(every))}." for other in others]
     for concept in concepts:
-        facts.append(prontoqa.is_a(concept, rng.choice([each for each in every if each != concept]), rng.choice(wordings)))
+        if rng.random() < 0.5:
+            facts.append(has(concept, asked, rng.random() < 0.5, rng.choice(wordings)))
+        else:
+            facts.append(prontoqa.is_a(concept, rng.choice([each for each in every if each != concept]), rng.choice(wordings)))
     return facts, f"True or false: {is_so(name, asked, False)}", str(not is_denied)
 
 
