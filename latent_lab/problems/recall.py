@@ -27,8 +27,7 @@ class Recall(OneByOne):
     """Facts on people and concepts in the sentences of ProsQA or ProntoQA, each subject in one of them."""
 
     language: str = "prosqa"
-    """Whose sentences: ``prosqa``, which of two concepts someone is; ``prontoqa``, whether it is true that someone is so (never
-    that someone is not, so that the answer is what was looked up)."""
+    """Whose sentences: ``prosqa``, which of two concepts someone is; ``prontoqa``, whether it is true that someone is so."""
     min_facts: int = 2
     """Fewest facts of a problem; all numbers from here on are equally likely."""
     max_facts: int = 6
@@ -89,26 +88,17 @@ def which_concept(rng: random.Random, count: int, names: int | None, _: list[str
 
 
 def true_or_false(rng: random.Random, count: int, names: int | None, wordings: list[str]) -> tuple[list[str], str, str]:
-    """Facts in ProntoQA's sentences, with query and answer: the first is asked for, the second says the contrary of its like.
-
-    Both are on people or both on concepts, so that only looking up who has the property tells them apart.
-    """
-    people, concepts = NAMES[:names], CONCEPTS[:names]
+    """Facts in ProntoQA's sentences, with query and answer: the first is asked for, the second says the contrary of another."""
+    people, every = drawn(rng, count, names)
+    name, *others = people[: count - 1]
+    against, *concepts = rng.sample(every, count - 1 - len(others))
     asked = rng.choice(rng.choice(kinds(names)))
-    is_denied, wording = rng.random() < 0.5, rng.choice(wordings)
-
-    def said(subject: str, is_not: bool) -> str:
-        return is_so(subject, asked, is_not) if subject in people else has(subject, asked, is_not, wording)
-
-    pair = rng.sample(people if rng.random() < 0.5 else concepts, 2)
-    others = rng.sample([each for each in people if each not in pair], rng.randint(0, min(count - 2, MOST_PEOPLE - 1)))
-    others += rng.sample([each for each in concepts if each not in pair], count - 2 - len(others))
-    facts = [said(pair[0], is_denied), said(pair[1], not is_denied)]
-    for other in others:
-        concept = rng.choice([each for each in concepts if each != other])
-        is_person = other in people
-        facts.append(f"{other} is {an(concept)}." if is_person else prontoqa.is_a(other, concept, rng.choice(wordings)))
-    return facts, f"True or false: {said(pair[0], False)}", str(not is_denied)
+    is_denied, is_not_asked = rng.random() < 0.5, rng.random() < 0.5
+    facts = [is_so(name, asked, is_denied), has(against, asked, not is_denied, rng.choice(wordings))]
+    facts += [f"{other} is {an(rng.choice(every))}." for other in others]
+    for concept in concepts:
+        facts.append(prontoqa.is_a(concept, rng.choice([each for each in every if each != concept]), rng.choice(wordings)))
+    return facts, f"True or false: {is_so(name, asked, is_not_asked)}", str(is_denied == is_not_asked)
 
 
 LANGUAGES: dict[str, Callable[[random.Random, int, int | None, list[str]], tuple[list[str], str, str]]] = {
