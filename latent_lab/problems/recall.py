@@ -27,8 +27,7 @@ class Recall(OneByOne):
     """Facts on people and concepts in the sentences of ProsQA or ProntoQA, each subject in one of them."""
 
     language: str = "prosqa"
-    """Whose sentences: ``prosqa``, which of two concepts someone is; ``prontoqa``, whether it is true that someone is so (never
-    that someone is not, so that the answer is what was looked up)."""
+    """Whose sentences: ``prosqa``, which of two concepts someone is; ``prontoqa``, whether it is true that someone is so."""
     min_facts: int = 2
     """Fewest facts of a problem; all numbers from here on are equally likely."""
     max_facts: int = 6
@@ -94,12 +93,12 @@ def true_or_false(rng: random.Random, count: int, names: int | None, wordings: l
     name, *others = people[: count - 1]
     against, *concepts = rng.sample(every, count - 1 - len(others))
     asked = rng.choice(rng.choice(kinds(names)))
-    is_denied = rng.random() < 0.5
+    is_denied, is_not_asked = rng.random() < 0.5, rng.random() < 0.5
     facts = [is_so(name, asked, is_denied), has(against, asked, not is_denied, rng.choice(wordings))]
     facts += [f"{other} is {an(rng.choice(every))}." for other in others]
     for concept in concepts:
         facts.append(prontoqa.is_a(concept, rng.choice([each for each in every if each != concept]), rng.choice(wordings)))
-    return facts, f"True or false: {is_so(name, asked, False)}", str(not is_denied)
+    return facts, f"True or false: {is_so(name, asked, is_not_asked)}", str(is_denied == is_not_asked)
 
 
 LANGUAGES: dict[str, Callable[[random.Random, int, int | None, list[str]], tuple[list[str], str, str]]] = {

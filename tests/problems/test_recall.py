@@ -43,18 +43,18 @@ def test_facts_are_told_then_told_again_in_another_order_and_one_is_asked_for():
 def test_the_other_language_is_prontoqas():
     problem = Recall(size=1, language="prontoqa").load("test")[0]
     assert problem.question == (
-        "Rex is a lorpus. Worpuses are terpuses. Fae is a brimpus. Each tumpus is a hilpus. Every scrompus is amenable. "
-        "Max is not amenable. True or false: Max is amenable."
+        "Each kerpus is an impus. Brimpuses are scrompuses. Oliver is a scrompus. Boompuses are not bright. Eva is bright. "
+        "Max is a felpus. True or false: Eva is bright."
     )
     assert problem.steps == (
-        "Fae is a brimpus.",
-        "Each tumpus is a hilpus.",
-        "Max is not amenable.",
-        "Every scrompus is amenable.",
-        "Rex is a lorpus.",
-        "Worpuses are terpuses.",
+        "Eva is bright.",
+        "Each kerpus is an impus.",
+        "Max is a felpus.",
+        "Oliver is a scrompus.",
+        "Boompuses are not bright.",
+        "Brimpuses are scrompuses.",
     )
-    assert problem.answer == "False"
+    assert problem.answer == "True"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
