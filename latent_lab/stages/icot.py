@@ -26,7 +26,8 @@ class ICoT(Stage):
     """Once so many tokens are due, the whole chain goes; null: never (published: remove_all_when_remove_beyond)."""
     keep_positions: bool = False
     """Leave the positions of removed tokens free: the last token of the question takes that of the last one removed, so that
-    what follows stays where it was (published: keep_position)."""
+    what follows stays where it was (published: keep_position). Differs from there: as many as are due, for every problem; there
+    no more than the gold chain has, which at an evaluation tells the model its length."""
     smoothing: float = 4.0
     """Rate of the exponential law by which more tokens are removed than it is time for: none with probability
     ``1 - exp(-smoothing)``, .982 at 4; 0 turns it off."""
