@@ -63,6 +63,14 @@ alone, which plain `generate` does not do; latent_lab does:
 
 """ + WITH_LATENT_LAB.replace("{markers}", "")
 
+KEEPING = """\
+It has no latent slots. It keeps the positions of the tokens of its chain that it no longer writes, `info.stage` of them: the last
+token of the question stands so much further on, and what is written follows it. Plain `generate` does not do so; latent_lab does:
+
+""" + WITH_LATENT_LAB.replace("{markers}", "\nplaces = [*range(len(ids) - 1), len(ids) - 1 + info.stage]").replace(
+    "    torch.tensor([ids]),\n", "    torch.tensor([ids]),\n    position_ids=torch.tensor([places]),\n"
+)
+
 WRITING = """\
 It has no latent slots: the prompt is the question and a line break.
 
@@ -109,7 +117,7 @@ def model_card(name: str, plain: Mapping[str, Any], num_slots: int | None, resul
         "It is a normal Hugging Face folder:\n",
         WITH_TRANSFORMERS,
         *([WITH_VIRTUAL] if "num_tokens" in (plain.get("peft") or {}) else []),
-        usage(num_slots, stage.get("text_sees", "all")),
+        usage(num_slots, stage),
         *framing(stage),
         "## Settings\n",
         f"```yaml\n{written}```\n",
@@ -117,11 +125,13 @@ def model_card(name: str, plain: Mapping[str, Any], num_slots: int | None, resul
     return "\n".join(parts)
 
 
-def usage(num_slots: int | None, text_sees: str) -> str:
+def usage(num_slots: int | None, stage: Mapping[str, Any]) -> str:
     """How it is asked: by whatever computes what it was trained to do."""
     if num_slots is not None:
         return THINKING.format(num_slots=num_slots)
-    return WRITING if text_sees == "all" else SEEING_PLANS
+    if stage.get("keep_positions"):
+        return KEEPING
+    return WRITING if stage.get("text_sees", "all") == "all" else SEEING_PLANS
 
 
 def framing(stage: Mapping[str, Any]) -> list[str]:

@@ -92,13 +92,17 @@ def test_the_same_run_has_the_same_card_wherever_and_however_long_it_ran() -> No
     assert "here" not in re.sub(r"\bthere\b|where", "", first)
 
 
-@pytest.mark.parametrize("num_slots", [3, None])
-def test_the_code_in_it_works(num_slots: int | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stage", "num_slots"), [(["stage=3"], 3), (["stage=3"], None), (["stage=icot", "stage.keep_positions=true"], None)]
+)
+def test_the_code_in_it_works(stage: list[str], num_slots: int | None, tmp_path: Path) -> None:
     torch.manual_seed(0)
     backbone = Scratch(layers=1, width=16, heads=2).load(Arithmetic(train_size=20).load("train"))
     save(tmp_path, backbone, Info(3, num_slots or 0, 7, None, None, 0), None)
     names: dict[str, Any] = {"folder": str(tmp_path), "question": "21 + 62 ="}
-    for code in re.findall(r"```python\n(.*?)```", card("stage=3", num_slots=num_slots), flags=re.DOTALL):
+    for code in re.findall(r"```python\n(.*?)```", card(*stage, num_slots=num_slots), flags=re.DOTALL):
         exec(code, names)
     assert isinstance(names["answer"], str)
-    assert 1 <= names["new"].shape[1] <= (7 if num_slots else 300)
+    assert 1 <= names["new"].shape[1] <= (7 if num_slots or len(stage) > 1 else 300)
+    if len(stage) > 1:
+        assert names["places"] == [*range(len(names["ids"]) - 1), len(names["ids"]) - 1 + 3]

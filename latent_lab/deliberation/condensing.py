@@ -36,10 +36,11 @@ def vectors(solver: Solver, read: Sequence[Laid], lengths: Sequence[int], memori
     """The vectors ``[keep, width]`` of traces so long, read in one batch; all memories are made in one way."""
     batch = collate(read, solver.backbone.pad).to(solver.reasoner.device)
     if memories[0].by == CONDENSED:
-        thoughts = solver.reasoner(batch.input_ids, batch.attention_mask).thoughts
+        thoughts = solver.reasoner(batch.input_ids, batch.attention_mask, position_ids=batch.position_ids).thoughts
         rows = zip(thoughts, read, memories, strict=True)
         return [row[laid.num_slots - memory.keep : laid.num_slots] for row, laid, memory in rows]
-    heard = solver.reasoner(batch.input_ids, batch.attention_mask, is_closed=batch.is_closed, heard=True).heard
+    places = batch.position_ids
+    heard = solver.reasoner(batch.input_ids, batch.attention_mask, None, places, is_closed=batch.is_closed, heard=True).heard
     return [
         averaged(row[len(laid.ids) - max(length, 1) : len(laid.ids)], memory.keep)
         for row, laid, length, memory in zip(heard, read, lengths, memories, strict=True)

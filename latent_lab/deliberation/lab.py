@@ -57,7 +57,7 @@ class Lab:
         ids = [list(prompt.ids) for prompt in prompts]
         room = self.solver.room
         asked = [(each.max_tokens or self.max_tokens) - self.num_thoughts for each in requests]
-        limits = [min(limit, room - len(row)) for limit, row in zip(asked, ids, strict=True)]
+        limits = [min(limit, room - len(row) - prompt.gap) for limit, row, prompt in zip(asked, ids, prompts, strict=True)]
         done = {i: UNTHOUGHT if asked[i] < 1 else no_room(len(ids[i]), room - 1) for i, limit in enumerate(limits) if limit < 1}
         fitting = sorted((i for i in range(len(ids)) if i not in done), key=lambda i: (limits[i], len(ids[i]), i))
         for part in parts(fitting, ids, limits, len(requests), room):
@@ -115,7 +115,7 @@ class Lab:
     def _is_plain(self, prompts: Sequence[Laid]) -> bool:
         """Whether prompts have no slots, and are seen and read as those of any model, so that beginnings can be shared."""
         reasoner = self.solver.reasoner
-        is_bare = not any(prompt.num_slots for prompt in prompts)
+        is_bare = not any(prompt.num_slots or prompt.gap for prompt in prompts)
         return is_bare and not reasoner.loop.segments and not self.solver.backbone.num_virtual and reads_in_pieces(reasoner.model)
 
     def _continue_plain(
@@ -148,6 +148,7 @@ class Lab:
         new: list[list[int]] = reasoner.generate(
             batch.input_ids,
             batch.attention_mask,
+            batch.position_ids,
             max_new_tokens=max_tokens,
             eos_token_id=[backbone.tokenizer.eos_token_id],
             pad_token_id=backbone.pad,

@@ -84,7 +84,8 @@ class Recollection:
         counts = [self.num_kept(memory) + self.solver.num_slots for memory in before]
         batch = collate(self.layout([memory.question for memory in memories], counts), self.solver.backbone.pad)
         batch = batch.to(self.solver.reasoner.device)
-        out = self.solver.reasoner(batch.input_ids, batch.attention_mask, is_closed=batch.is_closed, edit=self.edit(before))
+        given, edit = (batch.input_ids, batch.attention_mask, None, batch.position_ids), self.edit(before)
+        out = self.solver.reasoner(*given, is_closed=batch.is_closed, edit=edit)
         for memory, count, thoughts in zip(memories, counts, out.thoughts, strict=True):
             self._known[memory] = thoughts[count - self.num_kept(memory) : count]
 

@@ -18,6 +18,15 @@ from latent_lab.job import job
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     train(folder, "stage=cot", "stage.epochs=[20]", "name=text", "optim.lr=3e-3")
+    train(
+        folder,
+        "stage=icot",
+        "stage.epochs=[10]",
+        "stage.tokens_per_epoch=1",
+        "stage.keep_positions=true",
+        "name=kept",
+        "optim.lr=3e-3",
+    )
     train(folder, "stage=cot", "stage.epochs=[1]", "name=rotary", "model.architecture=llama")
     train(folder, "stage=cot", "stage.epochs=[1]", "name=prefix", "peft=prefix")
     train(folder, "stage=planning", "plan=arithmetic", "stage.text_sees=segment", "stage.epochs=[1]", "name=sparse")
@@ -42,7 +51,7 @@ def lab(outputs: Path) -> Lab:
     return load(config_of(outputs / "text"), 0.0, 0, 64)
 
 
-@pytest.mark.parametrize("name", ["text", "latent"])
+@pytest.mark.parametrize("name", ["text", "latent", "kept"])
 def test_greedily_it_writes_what_it_writes_when_it_is_graded(outputs: Path, name: str) -> None:
     config = config_of(outputs / name)
     evaluate(outputs / name, f"out={outputs / ('graded-' + name)}", "task.floors=false")
