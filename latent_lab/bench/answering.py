@@ -50,6 +50,10 @@ class Countdown:
         """Nothing is written before thinking."""
         return False
 
+    def gap(self, stage: int) -> int:
+        """No position is left free."""
+        return 0
+
     def slots_when_said(self, stage: int) -> int:
         """Slots stand in the prompt."""
         return 0

@@ -53,6 +53,10 @@ class Layout(Protocol):
         """Slots that follow wherever the model itself writes that it thinks; 0: prompts have theirs from the start."""
         ...
 
+    def gap(self, stage: int) -> int:
+        """Positions that a prompt leaves free before the last token of its question."""
+        ...
+
     def num_slots_for(self, chain: int, stage: int) -> int:
         """Slots that a chain of so many steps would fill at a stage."""
         ...
@@ -137,7 +141,11 @@ class Solver:
 
     def fits(self, problem: Encoded) -> bool:
         """Whether the model has positions for a problem's prompt and one token more."""
-        return len(problem.question) + self.num_slots + len(MARKERS) <= self.room
+        return self._length(problem) <= self.room
+
+    def _length(self, problem: Encoded) -> int:
+        """Positions up to the first token after a problem's prompt."""
+        return len(problem.question) + self.layout.gap(self.stage) + self.num_slots + len(MARKERS)
 
     def slots_of(self, problems: Seq[Encoded], control: str | None = None) -> list[int]:
         """Latent slots of each problem's prompt, one batch."""
@@ -235,7 +243,7 @@ class Solver:
         """
 
         def lacking(pair: tuple[Encoded, Encoded]) -> int:
-            return max(len(pair[0].question) + self.num_slots + len(MARKERS) + self.max_new_tokens - self.room, 0)
+            return max(self._length(pair[0]) + self.max_new_tokens - self.room, 0)
 
         for _, group in groupby(pairs, key=lacking):
             yield from evenly(list(group), self.batch_size)
@@ -363,7 +371,7 @@ def teacher_forced(solver: Solver, sequences: Seq[Sequence]) -> dict[str, Any]:
     The figure published for Coconut-like models during training; it is told where the answer ends and is no accuracy.
     """
     right = 0
-    for part in evenly([s for s in sequences if len(s.ids) <= solver.room], solver.batch_size):
+    for part in evenly([s for s in sequences if len(s.ids) + s.gap <= solver.room], solver.batch_size):
         batch = collate(part, solver.backbone.pad).to(solver.reasoner.device)
         given = (batch.input_ids, batch.attention_mask, batch.labels, batch.position_ids)
         out = solver.reasoner(*given, is_closed=batch.is_closed)

@@ -101,6 +101,10 @@ class Stage(ABC):
         """Latent slots of an evaluation prompt at a stage: a fixed number that never depends on the gold chain."""
         return 0
 
+    def gap(self, stage: int) -> int:
+        """Positions that a prompt leaves free before the last token of its question."""
+        return 0
+
     def num_slots_for(self, chain: int, stage: int) -> int:
         """Slots that a chain of so many steps would fill: what the published evaluation gives away."""
         return min(self.num_slots(stage), self.num_slots(chain))

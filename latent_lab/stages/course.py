@@ -141,7 +141,7 @@ class StageCourse:
         room = self.backbone.room
         for stage in sorted({phase.stage for phase in self.phases if phase.is_validated} | {self.phases[0].stage}):
             for p in self.representatives:
-                length = sum(self.stage.shape(p, stage)) + 2
+                length = sum(self.stage.shape(p, stage)) + self.stage.gap(stage) + 2
                 if length > room:
                     raise ModelError(
                         f"problem {p.id} is {length} tokens long at stage {stage}; the model has positions for {room}: "

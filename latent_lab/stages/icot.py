@@ -71,7 +71,10 @@ class ICoT(Stage):
         chain = tuple(i for step in problem.steps for i in step)[self.removed(problem, stage, draw) :]
         question = (Role.QUESTION, problem.question, False)
         parts = [question, (Role.STEP, chain, True), (Role.ANSWER, problem.answer, True)]
-        return replace(lay(problem, parts), gap=self._gap(stage + self._more(problem, stage, draw)))
+        # What smoothing takes beyond the end of a chain leaves no position free, so that no row is longer than is checked for.
+        most = max(sum(map(len, problem.steps)), stage)
+        gap = min(stage + self._more(problem, stage, draw), most) if self.keep_positions else 0
+        return replace(lay(problem, parts), gap=gap)
 
     def shape(self, problem: Encoded, stage: int, draw: str | None = None) -> tuple[int, int, int]:
         """See :class:`Stage`."""
@@ -80,8 +83,8 @@ class ICoT(Stage):
 
     def prompt(self, problem: Encoded, tokens: LatentTokens, stage: int, num_slots: int | None = None) -> Sequence:
         """See :class:`Stage`."""
-        return replace(lay(problem, [(Role.QUESTION, problem.question, False)]), gap=self._gap(stage))
+        return replace(lay(problem, [(Role.QUESTION, problem.question, False)]), gap=self.gap(stage))
 
-    def _gap(self, removed: int) -> int:
-        """Positions left free for so many tokens; as many where a chain was shorter, for a question does not tell its length."""
-        return removed if self.keep_positions else 0
+    def gap(self, stage: int) -> int:
+        """See :class:`Stage`: as many as are due, where a chain was shorter, too, for a question does not tell its length."""
+        return stage if self.keep_positions else 0

@@ -50,6 +50,19 @@ def test_a_chain_longer_than_the_context(method: list[str], tmp_path: Path) -> N
     assert nothing_was_trained(tmp_path / "runs")
 
 
+def test_positions_kept_beyond_the_context(tmp_path: Path) -> None:
+    kept = [
+        "stage=icot",
+        "stage.keep_positions=true",
+        "stage.epochs=[1]",
+        "stage.tokens_per_epoch=200",
+        "stage.remove_all_at=null",
+    ]
+    with pytest.raises(ModelError, match=r"^problem \S+ is \d+ tokens long at stage 199; the model has positions for 128"):
+        train(tmp_path, *kept)
+    assert nothing_was_trained(tmp_path)
+
+
 def test_a_stage_beyond_the_data(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^stage=6: the longest chain of the 40 training problems has 3 steps \(problem train-"):
         train(tmp_path, "stage=6")

@@ -61,6 +61,13 @@ def test_the_gap_is_what_is_due_and_not_how_long_the_chain_was() -> None:
         assert kept.sequence(problem, TOKENS, 9, "0/0").gap == kept.prompt(problem, TOKENS, 9).gap == 9
 
 
+def test_no_row_is_longer_than_its_chain_or_what_is_due() -> None:
+    kept = ICoT(keep_positions=True, smoothing=0.1)
+    for due in (2, 6, 7):
+        rows = [kept.sequence(replace(PROBLEM, id=f"p{i}"), TOKENS, due, "0/0") for i in range(100)]
+        assert max(row.positions[-1] for row in rows) == 11 + max(due - 6, 0)
+
+
 def test_what_smoothing_takes_leaves_its_positions_free_as_well() -> None:
     kept = ICoT(keep_positions=True, smoothing=1.0)
     gaps = [kept.sequence(named(i), TOKENS, 5, "0/0").gap for i in range(300)]
