@@ -199,8 +199,7 @@ class LatentReasoner(nn.Module):
         generate: Any = self.model.generate  # not PEFT's own, which would put virtual tokens before what the cache holds
         cache = rollout.cache if cut.widths != [1] else None
         copies = self._copies(options)
-        ends = {"eos_token_id": eos_token_id, "pad_token_id": pad_token_id}
-        lengths: dict[str, Any] = {"max_new_tokens": max_new_tokens} | ends
+        lengths: dict[str, Any] = {"max_new_tokens": max_new_tokens, "eos_token_id": eos_token_id, "pad_token_id": pad_token_id}
         with decoding(self.loop.segments, self.model, ids.repeat_interleave(copies, dim=0), options):
             if copies == 1 and None not in lengths.values() and may_be_cut(options):
                 return in_spans(generate, ids, mask, cache, **lengths, **options)

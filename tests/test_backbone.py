@@ -83,27 +83,20 @@ def test_in_words_a_name_is_one_token_wherever_it_stands() -> None:
     assert [made.decode(ids_of(made, text)) for text in [*NASTY, *lines]] == [*NASTY, *lines]
 
 
-def test_in_phrases_what_is_said_of_a_subject_follows_it_at_once() -> None:
+SENTENCES = {
+    # A subject with its verb, so that what is said of it follows at once; or what is said of it as one token, too.
+    "phrases": " Every| yumpus is a| lempus|.| Yumpuses are not| shy|.| Tom is an| impus|.| Is| Tom| a| yumpus| or| lempus|?",
+    "halves": " Every| yumpus is| a lempus|.| Yumpuses are| not shy|.| Tom is| an impus|.| Is| Tom| a yumpus| or| lempus|?",
+}
+
+
+@pytest.mark.parametrize("kind", SENTENCES)
+def test_a_sentence_is_few_tokens(kind: str) -> None:
     said = "Every yumpus is a lempus. Yumpuses are not shy. Tom is an impus. Is Tom a yumpus or lempus?"
     problem = Problem("x", said, ("Tom is shy.",), "1")
-    made = Scratch(layers=1, width=32, heads=1, positions=64, tokenizer="phrases").load([problem])
-    assert pieces(made.tokenizer, said) == [
-        " Every", " yumpus is a", " lempus", ".", " Yumpuses are not", " shy", ".", " Tom is an", " impus", ".",
-        " Is", " Tom", " a", " yumpus", " or", " lempus", "?",
-    ]  # fmt: skip
+    made = Scratch(layers=1, width=32, heads=1, positions=64, tokenizer=kind).load([problem])
+    assert pieces(made.tokenizer, said) == SENTENCES[kind].split("|")
     assert pieces(made.tokenizer, "Tom is shy.\n### Tom is") == [" Tom is", " shy", ".", "\n", "###", " Tom", " is"]
-    assert all(made.tokenizer.decode(ids_of(made.tokenizer, text)) == text for text in NASTY)
-
-
-def test_in_halves_a_subject_is_one_token_and_what_is_said_of_it_the_other() -> None:
-    said = "Every yumpus is a lempus. Yumpuses are not shy. Tom is an impus. True or false: Tom is not shy. Tom?"
-    problem = Problem("x", said, ("Tom is shy.",), "1")
-    made = Scratch(layers=1, width=32, heads=1, positions=64, tokenizer="halves").load([problem])
-    assert pieces(made.tokenizer, said) == [
-        " Every", " yumpus is", " a lempus", ".", " Yumpuses are", " not shy", ".", " Tom is", " an impus", ".",
-        " True", " or", " false", ":", " Tom is", " not shy", ".", " Tom", "?",
-    ]  # fmt: skip
-    assert pieces(made.tokenizer, "Tom is shy.\n### Tom?") == [" Tom is", " shy", ".", "\n", "###", " Tom", "?"]
     assert all(made.tokenizer.decode(ids_of(made.tokenizer, text)) == text for text in NASTY)
 
 

@@ -88,8 +88,7 @@ class ProntoQA(OneByOne):
             properties = [rng.choice(kind) for kind in rng.sample(kinds(self.names), 2 * self.hops - 1)]
             if split_of_chain(chains[0], properties[0]) == split:
                 sides = [branch[self.hops :] for branch in branches]
-                known = (chains, sides, properties, NAMES[: self.names])
-                problem = written(f"{split}-{index}", *known, self.wordings, rng, asks_denials=self.asks_denials)
+                problem = written(f"{split}-{index}", chains, sides, properties, self, rng)
                 return replace(problem, steps=taken_apart(problem.steps)) if self.is_apart else problem
 
     def shortcuts(self) -> dict[str, Callable[[Problem], float]]:
@@ -124,18 +123,16 @@ def written(
     chains: list[list[str]],
     sides: list[list[str]],
     properties: list[str],
-    names: tuple[str, ...],
-    wordings: list[str],
+    settings: ProntoQA,
     rng: random.Random,
-    *,
-    asks_denials: bool,
 ) -> Problem:
     """Write the problem on the first of two chains; the first property ends both, the others go to the concepts before the ends.
 
     ``sides`` has, for each chain, a concept that each concept but the last is contained in as well.
     """
     asked, *others = properties
-    is_denied, is_not_asked = rng.random() < 0.5, rng.random() < 0.5 and asks_denials
+    wordings = settings.wordings
+    is_denied, is_not_asked = rng.random() < 0.5, rng.random() < 0.5 and settings.asks_denials
     rules = [[is_a(a, b, rng.choice(wordings)) for a, b in pairwise(chain)] for chain in chains]
     ends = [
         has(chain[-1], asked, is_not, rng.choice(wordings))
@@ -146,7 +143,7 @@ def written(
     distractors += [has(a, b, rng.random() < 0.5, rng.choice(wordings)) for a, b in zip(carriers, others, strict=True)]
     context = [*rules[0], *rules[1], *ends, *distractors]
     rng.shuffle(context)
-    people = rng.sample(names, 2)
+    people = rng.sample(NAMES[: settings.names], 2)
     facts = [f"{name} is {an(chain[0])}." for name, chain in zip(people, chains, strict=True)]
     rng.shuffle(facts)
     name = people[0]

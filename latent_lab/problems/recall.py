@@ -33,7 +33,7 @@ class Recall(OneByOne):
     max_facts: int = 6
     """Most facts of a problem."""
     wordings: list[str] = field(default_factory=lambda: list(WORDINGS))
-    """How rules of ``prontoqa`` may be said; see :class:`latent_lab.problems.prontoqa.ProntoQA`. ``prosqa`` has one way."""
+    """How rules of ``prontoqa`` may be said; see :class:`latent_lab.problems.prontoqa.ProntoQA`."""
     names: int | None = None
     """People, concepts and properties are drawn from the first so many; null takes all, 17, 38 and 43."""
 
@@ -48,6 +48,8 @@ class Recall(OneByOne):
             allowed = f"{fewest} to {len(CONCEPTS)} with max_facts={self.max_facts}"
             raise ValueError(f"names={self.names}: allowed are {allowed}, so that something is left to be said of each")
         check_wordings(self.wordings)
+        if self.language == "prosqa" and tuple(self.wordings) != WORDINGS:
+            raise ValueError(f"wordings={self.wordings}: prosqa says every rule in one way; take it away, or language=prontoqa")
         super().__post_init__()
 
     def problem(self, split: Split, index: int) -> Problem:

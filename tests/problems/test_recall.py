@@ -136,6 +136,7 @@ def test_the_same_facts_are_in_one_split_in_whatever_order(language):
             "names=3: allowed are 4 to 38 with max_facts=2",
         ),
         ({"names": 6}, "names=6: allowed are 7 to 38 with max_facts=6"),
+        ({"wordings": ["every"]}, "wordings=['every']: prosqa says every rule in one way; take it away, or language=prontoqa"),
         ({"wordings": ["all"]}, "wordings=['all']: allowed are some of every, each, plural"),
         ({"max_facts": 21}, "min_facts=2, max_facts=21: allowed are 2 <= min_facts <= max_facts <= 20"),
     ],
