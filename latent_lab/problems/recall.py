@@ -27,7 +27,7 @@ class Recall(OneByOne):
     """Facts on people and concepts in the sentences of ProsQA or ProntoQA, each subject in one of them."""
 
     language: str = "prosqa"
-    """Whose sentences: ``prosqa``, which of two concepts someone is; ``prontoqa``, whether it is true that someone is so."""
+    """Whose sentences: ``prosqa``, all on concepts; ``prontoqa``, half of them on properties, which may be denied."""
     min_facts: int = 2
     """Fewest facts of a problem; all numbers from here on are equally likely."""
     max_facts: int = 6
@@ -89,21 +89,32 @@ def which_concept(rng: random.Random, count: int, names: int | None, _: list[str
     return facts, f"Is {subjects[0]} a {first} or {second}?", facts[0]
 
 
-def true_or_false(rng: random.Random, count: int, names: int | None, wordings: list[str]) -> tuple[list[str], str, str]:
-    """Facts in ProntoQA's sentences, with query and answer: the first is asked for, the second says the contrary of another."""
-    people, every = drawn(rng, count, names)
-    name, *others = people[: count - 1]
-    against, *concepts = rng.sample(every, count - 1 - len(others))
-    asked = rng.choice(rng.choice(kinds(names)))
-    is_denied, is_not_asked = rng.random() < 0.5, rng.random() < 0.5
-    facts = [is_so(name, asked, is_denied), has(against, asked, not is_denied, rng.choice(wordings))]
-    facts += [f"{other} is {an(rng.choice(every))}." for other in others]
-    for concept in concepts:
-        facts.append(prontoqa.is_a(concept, rng.choice([each for each in every if each != concept]), rng.choice(wordings)))
-    return facts, f"True or false: {is_so(name, asked, is_not_asked)}", str(is_denied == is_not_asked)
+def which_is_so(rng: random.Random, count: int, names: int | None, wordings: list[str]) -> tuple[list[str], str, str]:
+    """Facts in ProntoQA's sentences, with query and answer: the first is asked for, the second has the other option."""
+    people, concepts = drawn(rng, count, names)
+    subjects = [*people, *rng.sample(concepts, count - len(people))]
+    objects = [said_of(subject, rng, concepts, names) for subject in subjects]
+    while objects[1] == objects[0]:
+        objects[1] = said_of(subjects[1], rng, concepts, names)
+    facts = []
+    for subject, (what, is_not) in zip(subjects, objects, strict=True):
+        wording = rng.choice(wordings)
+        if what in concepts:
+            facts.append(f"{subject} is {an(what)}." if subject in people else prontoqa.is_a(subject, what, wording))
+        else:
+            facts.append(is_so(subject, what, is_not) if subject in people else has(subject, what, is_not, wording))
+    first, second = (an(what) if what in concepts else "not " * is_not + what for what, is_not in rng.sample(objects[:2], 2))
+    return facts, f"Is {subjects[0]} {first} or {second}?", facts[0]
+
+
+def said_of(subject: str, rng: random.Random, concepts: tuple[str, ...], names: int | None) -> tuple[str, bool]:
+    """Draw another concept or, as often, a property; and whether it is denied, which only a property is."""
+    if rng.random() < 0.5:
+        return rng.choice([concept for concept in concepts if concept != subject]), False
+    return rng.choice(rng.choice(kinds(names))), rng.random() < 0.5
 
 
 LANGUAGES: dict[str, Callable[[random.Random, int, int | None, list[str]], tuple[list[str], str, str]]] = {
     "prosqa": which_concept,
-    "prontoqa": true_or_false,
+    "prontoqa": which_is_so,
 }

@@ -14,8 +14,6 @@ SENTENCE = r"[^.]+\."
 def told_in(problem):
     """The facts of a problem in the order they are told in, and its query."""
     facts = [fact.strip() for fact in re.findall(SENTENCE, problem.question)]
-    if facts[-1].startswith("True or false"):
-        return facts[:-1], facts[-1]
     return facts, problem.question.rpartition(". ")[2]
 
 
@@ -41,20 +39,20 @@ def test_facts_are_told_then_told_again_in_another_order_and_one_is_asked_for():
 
 
 def test_the_other_language_is_prontoqas():
-    problem = Recall(size=1, language="prontoqa").load("test")[0]
+    problem = Recall(size=2, language="prontoqa").load("test")[1]
     assert problem.question == (
-        "Each kerpus is an impus. Brimpuses are scrompuses. Oliver is a scrompus. Boompuses are not bright. Eva is bright. "
-        "Max is a felpus. True or false: Eva is bright."
+        "Yimpuses are rempuses. Each bompus is a brimpus. Eva is temperate. Every shumpus is a dumpus. Every terpus is a quimpus. "
+        "Jack is not brown. Is Eva not brown or temperate?"
     )
     assert problem.steps == (
-        "Eva is bright.",
-        "Each kerpus is an impus.",
-        "Max is a felpus.",
-        "Oliver is a scrompus.",
-        "Boompuses are not bright.",
-        "Brimpuses are scrompuses.",
+        "Yimpuses are rempuses.",
+        "Each bompus is a brimpus.",
+        "Every shumpus is a dumpus.",
+        "Jack is not brown.",
+        "Eva is temperate.",
+        "Every terpus is a quimpus.",
     )
-    assert problem.answer == "True"
+    assert problem.answer == "Eva is temperate."
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -65,25 +63,30 @@ def test_every_step_is_a_fact_and_no_subject_has_two(language):
         assert len({subject_of(fact) for fact in facts}) == len(facts) == problem.meta["facts"]
 
 
-def test_the_answer_is_the_fact_on_who_is_asked_about_and_the_other_option_is_said_too():
-    for problem in Recall(size=500).load("valid"):
+QUERIES = {"prosqa": r"Is (\w+) a (\w+) or (\w+)\?", "prontoqa": r"Is (\w+) ((?:not |an? )?\w+) or ((?:not |an? )?\w+)\?"}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_answer_is_the_fact_on_who_is_asked_about_and_the_other_option_is_said_too(language):
+    for problem in Recall(size=500, language=language).load("valid"):
         facts, query = told_in(problem)
-        name, *options = re.fullmatch(r"Is (\w+) a (\w+) or (\w+)\?", query).groups()
+        name, *options = re.fullmatch(QUERIES[language], query).groups()
         assert problem.answer in facts
         assert problem.answer == problem.meta["asked"]
-        (right,) = (option for option in options if problem.answer == f"{name} is a {option}.")
+        (right,) = (option for option in options if problem.answer.removeprefix(f"{name} is ") in (f"{option}.", f"a {option}."))
         (other,) = (option for option in options if option != right)
-        assert any(fact.endswith(f" {other}.") and not fact.startswith(name) for fact in facts)
+        ends = re.compile(rf" (?:is|are) (?:a )?{other}\.", re.IGNORECASE)
+        several = re.compile(rf" are {other.removeprefix('an ').removeprefix('a ')}es\.")
+        assert any((ends.search(fact) or several.search(fact)) and not fact.startswith(name) for fact in facts)
 
 
-def test_true_is_what_was_said_of_who_is_asked_about_and_another_fact_says_the_contrary():
-    for problem in Recall(size=500, language="prontoqa").load("valid"):
-        facts, query = told_in(problem)
-        name, is_not, asked = re.fullmatch(r"True or false: (\w+) is (not )?(\w+)\.", query).groups()
-        said = {fact: "not " in fact for fact in facts if fact.endswith(f" {asked}.")}
-        (own,) = (denied for fact, denied in said.items() if fact.startswith(f"{name} "))
-        assert problem.answer == str(own == bool(is_not))
-        assert (not own) in said.values()
+def test_half_of_what_prontoqa_tells_is_a_property_and_half_of_these_are_denied():
+    told = [fact for problem in Recall(size=2_000, language="prontoqa").load("train") for fact in problem.steps]
+    properties = [fact for fact in told if not re.search(r"pus\.$|puses\.$", fact)]
+    assert abs(len(properties) / len(told) - 0.5) < 4 * 0.5 / len(told) ** 0.5
+    denied = [" not " in fact for fact in properties]
+    assert abs(sum(denied) / len(denied) - 0.5) < 4 * 0.5 / len(denied) ** 0.5
+    assert not any(" not " in fact for fact in told if fact not in properties)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -93,9 +96,6 @@ def test_rules_that_do_not_know_who_is_asked_about_are_right_half_of_the_time(la
     for rule in dataset.shortcuts().values():
         right = [rule(problem) for problem in problems]
         assert abs(sum(right) / len(right) - 0.5) < 4 * 0.5 / len(right) ** 0.5
-    answers = [problem.answer == "True" for problem in problems]
-    if language == "prontoqa":
-        assert abs(sum(answers) / len(answers) - 0.5) < 4 * 0.5 / len(answers) ** 0.5
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
