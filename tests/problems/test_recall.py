@@ -63,7 +63,8 @@ def test_every_step_is_a_fact_and_no_subject_has_two(language):
         assert len({subject_of(fact) for fact in facts}) == len(facts) == problem.meta["facts"]
 
 
-QUERIES = {"prosqa": r"Is (\w+) a (\w+) or (\w+)\?", "prontoqa": r"Is (\w+) ((?:not |an? )?\w+) or ((?:not |an? )?\w+)\?"}
+OPTION = r"((?:not |an? )?\w+)"
+QUERIES = {"prosqa": r"Is (\w+) a (\w+) or (\w+)\?", "prontoqa": rf"Is (\w+) {OPTION} or {OPTION}\?"}
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -73,7 +74,8 @@ def test_the_answer_is_the_fact_on_who_is_asked_about_and_the_other_option_is_sa
         name, *options = re.fullmatch(QUERIES[language], query).groups()
         assert problem.answer in facts
         assert problem.answer == problem.meta["asked"]
-        (right,) = (option for option in options if problem.answer.removeprefix(f"{name} is ") in (f"{option}.", f"a {option}."))
+        said = problem.answer.removeprefix(f"{name} is ").removesuffix(".")
+        (right,) = (option for option in options if said in (option, f"a {option}"))
         (other,) = (option for option in options if option != right)
         ends = re.compile(rf" (?:is|are) (?:a )?{other}\.", re.IGNORECASE)
         several = re.compile(rf" are {other.removeprefix('an ').removeprefix('a ')}es\.")
