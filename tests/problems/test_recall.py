@@ -41,8 +41,8 @@ def test_facts_are_told_then_told_again_in_another_order_and_one_is_asked_for():
 def test_the_other_language_is_prontoqas():
     problem = Recall(size=2, language="prontoqa").load("test")[1]
     assert problem.question == (
-        "Yimpuses are rempuses. Each bompus is a brimpus. Eva is temperate. Every shumpus is a dumpus. Every terpus is a quimpus. "
-        "Jack is not brown. Is Eva not brown or temperate?"
+        "Yimpuses are rempuses. Each bompus is a brimpus. Eva is temperate. Every shumpus is a dumpus. "
+        "Every terpus is a quimpus. Jack is not brown. Is Eva not brown or temperate?"
     )
     assert problem.steps == (
         "Yimpuses are rempuses.",
