@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from latent_lab.calls.ledger import read_ledger, totals
 from latent_lab.config import NOT_RESULT, ConfigError, EvalConfig
 from latent_lab.files import write_lines
-from latent_lab.grading.answers import is_equal
+from latent_lab.grading.answers import Equivalence
 from latent_lab.grading.judges import Asking, Talk
 from latent_lab.grading.session import trained_config
 from latent_lab.grading.statistics import wilson
@@ -18,7 +18,7 @@ from latent_lab.job import Job
 from latent_lab.plans import annotation
 from latent_lab.plans.annotate_task import AnnotateTask
 from latent_lab.plans.annotation import KINDS, Messages, Step, Unfit
-from latent_lab.problems import DataError, Problem, Split, fingerprint
+from latent_lab.problems import DataError, Problem, Split, fingerprint, rule_of
 from latent_lab.run import open_run, say_complete
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,8 @@ def annotate(task: AnnotateTask, job: Job) -> dict[str, Any]:
     if len(writer.names) > 1:
         raise ConfigError("judge", ", ".join(writer.names), "one model writes; allowed: votes=1, and no more_models")
     started = time.monotonic()
-    problems = (config.dataset or trained_config(config.run_folder).dataset).load(cast(Split, config.split))[: config.limit]
+    dataset = config.dataset or trained_config(config.run_folder).dataset
+    problems = dataset.load(cast(Split, config.split))[: config.limit]
     if not problems:
         raise DataError(f"split={config.split}: the dataset has no problem there; choose another split or dataset")
     folder = Path(config.out) if config.out else Path(config.outputs) / "annotated" / job.slug
@@ -50,7 +51,7 @@ def annotate(task: AnnotateTask, job: Job) -> dict[str, Any]:
             writer.check_ready()
             run.track(config.tracker, job_type="eval", group=job.group)
             with writer.talking(folder, config.device) as talk:
-                made = Annotator(task, writer, talk, problems)
+                made = Annotator(task, writer, talk, problems, rule_of(dataset))
                 made.work()
             rows = made.rows()
             write_lines(folder / PROBLEMS, [record(row, config.split) for row in rows if row["status"] == "kept"])
@@ -71,8 +72,10 @@ def annotate(task: AnnotateTask, job: Job) -> dict[str, Any]:
 class Annotator:
     """Problems on their way from question to chain."""
 
-    def __init__(self, task: AnnotateTask, writer: Asking, talk: Talk, problems: Sequence[Problem]) -> None:
+    def __init__(self, task: AnnotateTask, writer: Asking, talk: Talk, problems: Sequence[Problem], rule: str = "exact") -> None:
         self.task, self.writer, self.talk = task, writer, talk
+        self.equal = Equivalence(rule), Equivalence("numeric")
+        """The dataset's rule; and numbers may be written in words of a chat, as in ``18 dollars``."""
         self.problems = {p.id: p for p in problems}
         self.chains: dict[str, tuple[Step, ...]] = {}
         self.answers: dict[str, str] = {}
@@ -131,7 +134,8 @@ class Annotator:
 
     def _row(self, problem: Problem) -> dict[str, Any]:
         chain, answer = self.chains.get(problem.id), self.answers.get(problem.id)
-        status = "unfit" if chain is None or answer is None else "kept" if is_equal(answer, problem.answer) else "contradicting"
+        is_right = answer is not None and any(each.same(answer, problem.answer) is True for each in self.equal)
+        status = "unfit" if chain is None or answer is None else "kept" if is_right else "contradicting"
         return {
             "id": problem.id,
             "question": problem.question,

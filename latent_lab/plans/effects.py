@@ -13,7 +13,7 @@ from latent_lab.grading.statistics import wilson
 from latent_lab.grading.task import Answers
 from latent_lab.job import Job
 from latent_lab.plans.arithmetic import operators
-from latent_lab.plans.base import ASSIGNMENT, PlanError
+from latent_lab.plans.base import ASSIGNMENT, Label, PlanError
 from latent_lab.plans.measures import in_whole_blocks, told
 from latent_lab.plans.reading import Reading
 from latent_lab.plans.task import PlansTask
@@ -28,13 +28,14 @@ def plans(task: PlansTask, job: Job) -> dict[str, Any]:
     """Do ``task=plans``."""
     with session(job, Answers()) as at:
         if at.run.result is None:
-            result, rows = at.score(at.problems)
+            encoded = at.trained.stage.encode(at.problems, at.solver.backbone.tokenizer)  # from here on kinds have their tokens
             reading = getattr(at.trained.stage, "reading", None)
             if reading is None or not reading.blocks.is_typed or reading.blocks.place not in ("steps", "plan_first"):
                 raise PlanError(f"run: {job.config.run} announces no single steps; allowed: runs of stage=planning that do")
             if reading.blocks.in_words:
                 raise PlanError(f"run: {job.config.run} announces steps in words; allowed: runs with tokens (stage.words=false)")
-            encoded = at.trained.stage.encode(at.problems, at.solver.backbone.tokenizer)
+            exchangeable(reading.blocks.plan.labels(at.problems), task.step)  # said before anything is graded
+            result, rows = at.score(at.problems)
             result["effects"] = effects(at.solver, at.problems, encoded, reading, task.step, job.config.seed)
             result["whole_blocks"] = in_whole_blocks(at.solver, at.problems, encoded, reading)
             at.run.samples(rows)
@@ -61,10 +62,7 @@ def effects(
     """
     plan, id_of = reading.blocks.plan, dict(zip(reading.blocks.tokens(), reading.ids, strict=True))
     labels = plan.labels(problems)
-    chosen = [i for i, of in enumerate(labels) if step < len(of) and len(of[step]) == 1 and of[step] != (ASSIGNMENT,)]
-    kinds = sorted({labels[i][step][0] for i in chosen})
-    if len(kinds) < 2:
-        raise PlanError(f"task.step={step}: an exchange takes two kinds, {len(kinds)} are announced there; allowed: another")
+    chosen, kinds = exchangeable(labels, step)
     asked, gold = [problems[i] for i in chosen], [encoded[i] for i in chosen]
     true = [labels[i][step][0] for i in chosen]
     other = [drawn([k for k in kinds if k != own], f"{seed}/{p.id}/{step}") for p, own in zip(asked, true, strict=True)]
@@ -89,6 +87,15 @@ def effects(
         found[name] = {"accuracy": rate(rows), **rates}
     found["forced"] = {kind: forced(solver, asked, gold, reading, step, kind) for kind in kinds}
     return found
+
+
+def exchangeable(labels: Seq[Seq[Label]], step: int) -> tuple[list[int], list[str]]:
+    """The problems whose block at a step can be exchanged for another's, by their numbers, and the kinds announced there."""
+    chosen = [i for i, of in enumerate(labels) if step < len(of) and len(of[step]) == 1 and of[step] != (ASSIGNMENT,)]
+    kinds = sorted({labels[i][step][0] for i in chosen})
+    if len(kinds) < 2:
+        raise PlanError(f"task.step={step}: an exchange takes two kinds, {len(kinds)} are announced there; allowed: another")
+    return chosen, kinds
 
 
 def forced(solver: Solver, problems: Seq[Problem], gold: Seq[Encoded], reading: Reading, step: int, kind: str) -> dict[str, Any]:

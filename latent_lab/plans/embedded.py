@@ -94,7 +94,7 @@ class Embedded(Plan):
         """See :class:`Plan`."""
         import numpy as np
 
-        from latent_lab.plans.kmeans import scaled, scaling
+        from latent_lab.plans.kmeans import scaled, scaling, silhouette
 
         super().learn(problems)
         if self.without:
@@ -108,7 +108,10 @@ class Embedded(Plan):
         found = self._numbers(vectors)
         sizes = np.bincount([k for each in found for k in each], minlength=self.clusters)
         self.state["sizes"] = sizes.tolist()
-        log.info("plan: %d steps in kinds of %s", len(points), ", ".join(map(str, self.state["sizes"])))
+        parted = silhouette(scaled(points, self.arrays), np.concatenate(found).astype(np.int64))
+        self.state["silhouette"] = round(parted, 4)
+        sizes_said = ", ".join(map(str, self.state["sizes"]))
+        log.info("plan: %d steps in kinds of %s; silhouette %.2f", len(points), sizes_said, parted)
         self._known = dict(zip(map(key_of, problems), found, strict=True))
 
     def own_kinds(self) -> tuple[str, ...]:
@@ -152,8 +155,8 @@ class Embedded(Plan):
     def _key(self, problems: Seq[Problem]) -> str:
         """What decides the outcome: settings, who embeds (by its weights, where they are at hand), and the training problems."""
         path = self._path()
-        weights = Path(path) / "model.safetensors"
-        who = fingerprint(weights) if weights.is_file() else path
+        weights = sorted(Path(path).glob("*.safetensors")) if Path(path).is_dir() else []
+        who = "-".join(map(fingerprint, weights)) or path
         settings = asdict(self) | {"plan": type(self).__name__, "model": who, "problems": [key_of(p) for p in problems]}
         return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
 

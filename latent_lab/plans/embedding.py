@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence as Seq
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from latent_lab.backbone import Pretrained
 from latent_lab.batching import collate
 from latent_lab.plans.base import PlanError
 from latent_lab.problems import Problem
+from latent_lab.run import device_at_work
 from latent_lab.sequences import encode, join
 
 BATCH = 32
@@ -28,7 +30,8 @@ def embed(problems: Seq[Problem], path: str, *, layer: int, pooling: str, in_con
     if virtual_in(Path(path)):
         raise PlanError(f"plan.model: {path} has virtual tokens, which no step has before it; allowed: runs with other adapters")
     backbone = Pretrained(path=path).load()
-    model = backbone.model.eval()
+    model: Any = backbone.model
+    model = model.to(device_at_work()).eval()
     if not -model.config.num_hidden_layers - 1 <= layer <= model.config.num_hidden_layers:
         raise PlanError(
             f"plan.layer={layer}: the model at {path} has {model.config.num_hidden_layers} layers; allowed: 0 to that"

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 Points = NDArray[np.float32]
 STARTS, ROUNDS, PRICES = 10, 300, 300
 """Attempts of which the tightest is kept, most rounds of one attempt, rounds of bidding for equal sizes."""
+MOST = 2000
+"""Points that clusters are judged by: every point is held against every other."""
 
 
 def distances(points: Points, centroids: Points) -> Points:
@@ -71,6 +73,28 @@ def priced(away: Points) -> Points:
             best = (worst, prices.copy())
         prices = prices + scale / (1 + number / 10) * excess / n
     return best[1].astype(np.float32)
+
+
+def silhouette(points: Points, chosen: NDArray[np.int64]) -> float:
+    """How well clusters are parted, -1 to 1: the mean over points of ``(b - a) / max(a, b)``, ``a`` being the mean distance to
+    the others of its own cluster and ``b`` that to the nearest other cluster; 0 for a point that is alone, or has no other.
+
+    Of many points evenly spaced ones stand for all.
+    """
+    every = max(1, -(-len(points) // MOST))
+    points, chosen = points[::every], chosen[::every]
+    away = np.sqrt(distances(points, points))
+    np.fill_diagonal(away, 0)
+    kinds = np.unique(chosen)
+    if len(kinds) < 2:
+        return 0.0
+    is_in = chosen[None] == kinds[:, None]
+    sizes, own = is_in.sum(1), is_in.T
+    sums = away @ is_in.T.astype(away.dtype)
+    inside = sums[own] / np.maximum(sizes[own.argmax(1)] - 1, 1)
+    outside = np.where(own, np.inf, sums / sizes).min(axis=1)
+    longer = np.maximum(np.maximum(inside, outside), np.finfo(away.dtype).tiny)
+    return float(np.where(sizes[own.argmax(1)] > 1, (outside - inside) / longer, 0).mean())
 
 
 def scaling(points: Points, kind: str, components: int) -> dict[str, Any]:

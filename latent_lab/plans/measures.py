@@ -9,7 +9,7 @@ from latent_lab.grading.calculator import Vocabulary
 from latent_lab.grading.evaluate import Solver, rate
 from latent_lab.grading.statistics import cluster_bootstrap, wilson
 from latent_lab.plans.forcing import GoldPlan, WholeBlocks
-from latent_lab.plans.information import by_chance, entropy, mutual_information
+from latent_lab.plans.information import by_chance, entropy, frequent, mutual_information, normalised
 from latent_lab.plans.losses import losses, losses_by_kind
 from latent_lab.plans.reading import Reading
 from latent_lab.problems import Problem
@@ -45,6 +45,7 @@ def measures(
         **({"loss_by_kind": losses_by_kind(solver, encoded, reading.blocks.plan.labels(problems))} if is_told else {}),
         "with_gold_plan": rate(with_gold),
         **information(rows),
+        **({"silhouette": found} if (found := reading.blocks.plan.state.get("silhouette")) is not None else {}),
         "alarm": alarm(rows),
     }
 
@@ -56,6 +57,9 @@ def alarm(rows: Seq[dict[str, Any]]) -> str | None:
     if not any(row["plan_tokens"] for row in rows):
         log.warning("alarm: this model was trained with planning tokens and wrote none in %d replies", len(rows))
         return "no planning token was written"
+    if gold and not written:
+        log.warning("alarm: planning tokens were written, and not one whole block before a step in %d replies", len(rows))
+        return "no whole block was written before a step"
     if written and entropy(written) < entropy(gold) * COLLAPSED:
         log.warning("alarm: written plans hold %.2f bits, gold ones %.2f: they collapse", entropy(written), entropy(gold))
         return f"plans have collapsed: {entropy(written):.2f} bits where the gold chain has {entropy(gold):.2f}"
@@ -73,7 +77,8 @@ def steps_as_gold(rows: Seq[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def information(rows: Seq[dict[str, Any]]) -> dict[str, Any]:
-    """How many bits the announced kinds hold beside the gold chain's, and how many both tell of what the steps then do.
+    """How many bits the announced kinds hold beside the gold chain's, how many both tell of what the steps then do (``nmi``: as
+    a share), and which plans are frequent.
 
     Empty where plans have no kinds.
     """
@@ -97,9 +102,12 @@ def information(rows: Seq[dict[str, Any]]) -> dict[str, Any]:
             "most_frequent": most / len(written) if written else None,
         },
         **{
-            name: {"bits": mutual_information(pairs), "by_chance": by_chance(pairs), "n": len(pairs)} if pairs else None
+            name: {"bits": mutual_information(pairs), "by_chance": by_chance(pairs), "nmi": normalised(pairs), "n": len(pairs)}
+            if pairs
+            else None
             for name, pairs in of.items()
         },
+        "frequent": frequent(rows),
     }
 
 

@@ -19,7 +19,10 @@ from faultserver import FaultServer, answer
 from latent_lab.config import ConfigError
 from latent_lab.job import job
 from latent_lab.plans import annotation
+from latent_lab.plans.annotate import Annotator
+from latent_lab.plans.annotate_task import AnnotateTask
 from latent_lab.plans.annotation import Step, Unfit
+from latent_lab.problems import Problem
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OUTLINE = (Step("rag", "How tall is a giraffe?"), Step("reason", "compare"), Step("rag", "How tall is a door?"))
@@ -132,6 +135,24 @@ def test_chains_are_written_from_facts_checked_without_the_answer_and_can_be_tra
     read = ("dataset=file", f"dataset.path={tmp_path}", *tiny.MODEL, "device=cpu")
     run = tiny.train(tmp_path / "runs", "stage=planning", "plan=memory_reason", "max_steps=1", base=read)
     assert {row["plan_gold"][0] for row in tiny.rows(run / "samples.jsonl")} == {"memory"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "rule", "status"),
+    [
+        ("18 dollars", "18", "exact", "kept"),
+        ("$18", "18", "exact", "kept"),
+        ("19", "18", "exact", "contradicting"),
+        ("(B) a bank", "B", "choice", "kept"),
+        ("(C) a mall", "B", "choice", "contradicting"),
+        ("yes", "True", "yes_no", "kept"),
+        ("unclear", "True", "yes_no", "contradicting"),
+    ],
+)
+def test_where_a_chain_leads_is_compared_by_the_datasets_rule(answer: str, gold: str, rule: str, status: str) -> None:
+    made = Annotator(AnnotateTask(), None, None, [Problem("p", "?", (), gold)], rule)  # type: ignore[arg-type]
+    made.chains, made.answers = {"p": (Step("reason", "So."),)}, {"p": answer}
+    assert made.rows()[0]["status"] == status
 
 
 def test_without_the_gold_answer_nobody_is_shown_it(tmp_path: Path) -> None:

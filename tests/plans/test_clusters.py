@@ -16,6 +16,7 @@ from latent_lab.plans.clusters import KMeans
 from latent_lab.plans.embedding import bounds, embed, folder_of
 from latent_lab.problems import Problem
 from latent_lab.problems.stories import Stories
+from latent_lab.run import accelerator
 from latent_lab.sequences import encode
 from tests.tiny import evaluate, result, save_hub_model, train
 
@@ -68,6 +69,7 @@ def test_what_was_fitted_comes_back_from_disk_with_equal_labels(model: str, tmp_
     made.fit(TRAIN)
     assert set(made.kinds()) == {"answer", "assignment", "kmeans0", "kmeans1", "kmeans2"}
     assert sum(made.state["sizes"]) == sum(len(p.steps) for p in TRAIN)
+    assert -1 < made.state["silhouette"] < 1
     made.save(tmp_path)
     again = plan(model, tmp_path / "b", **settings)  # another place, where nothing is remembered
     again.load(tmp_path)
@@ -98,6 +100,35 @@ def test_other_settings_problems_or_weights_are_another_plan(model: str, tmp_pat
     assert len(keys) == 4
 
 
+def test_weights_in_several_files_are_told_apart_too(model: str, tmp_path: Path) -> None:
+    folder = tmp_path / "sharded"
+    backbone = Pretrained(path=model).load()
+    backbone.tokenizer.save_pretrained(folder)
+    backbone.model.save_pretrained(folder, max_shard_size="50KB")
+    assert len(list(folder.glob("*.safetensors"))) > 1
+    before = plan(str(folder), tmp_path)._key(TRAIN)
+    assert plan(str(folder), tmp_path)._key(TRAIN) == before
+    with torch.no_grad():
+        next(iter(backbone.model.parameters()))[0] += 1
+    backbone.model.save_pretrained(folder, max_shard_size="50KB")
+    assert plan(str(folder), tmp_path)._key(TRAIN) != before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+def test_steps_are_embedded_where_the_job_works(model: str) -> None:
+    found, used = {}, {}
+    for device in ("cpu", "cuda"):
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.max_memory_allocated()
+        with accelerator(device, "fp32"):
+            found[device] = embed(TRAIN[:3], model, layer=-1, pooling="mean", in_context=True)
+        used[device] = torch.cuda.max_memory_allocated() - before
+    assert used["cpu"] == 0 < used["cuda"]
+    for one, other in zip(*found.values(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-2, atol=1e-3)
+
+
 def test_a_model_may_be_a_finished_run(model: str, tmp_path: Path) -> None:
     checkpoint = tmp_path / "stage=cot" / "checkpoint"
     checkpoint.mkdir(parents=True)
@@ -113,7 +144,9 @@ def test_without_a_model_the_same_run_without_tokens_is_trained_and_embeds(tmp_p
     assert json.loads((run / "checkpoint" / "plan.json").read_text())["state"]["model"] == other.name
     assert (result(other)["seed"], "plans" in result(other)) == (2, False)
     assert train(tmp_path, *settings, "plan=none") == other  # nothing is trained for it
-    assert set(evaluate(run, "split=test", "limit=3")["plans"]["kinds"]) >= {"bits", "bits_of_gold"}  # test steps are embedded
+    plans = evaluate(run, "split=test", "limit=3")["plans"]
+    assert set(plans["kinds"]) >= {"bits", "bits_of_gold"}  # test steps are embedded
+    assert plans["silhouette"] == json.loads((run / "checkpoint" / "plan.json").read_text())["state"]["silhouette"]
 
 
 def test_outside_a_run_somebody_must_be_named_to_embed() -> None:

@@ -13,7 +13,7 @@ from latent_lab.plans.arithmetic import Arithmetic
 from latent_lab.plans.base import PlanError
 from latent_lab.plans.effects import changed, effects, line_of
 from latent_lab.plans.forcing import GoldPlan
-from latent_lab.plans.information import by_chance, entropy, mutual_information
+from latent_lab.plans.information import by_chance, entropy, frequent, most_frequent, mutual_information, normalised
 from latent_lab.plans.losses import losses, losses_by_kind
 from latent_lab.plans.measures import alarm, information, steps_as_gold, told
 from latent_lab.problems import Problem
@@ -62,6 +62,8 @@ def test_bits_of_kinds_and_of_what_they_tell_of_operators() -> None:
     assert (found["operators"]["bits"], found["operators"]["n"]) == (1.0, 4)
     assert 0 < found["operators"]["by_chance"] < 1
     assert (found["operators_of_gold"]["bits"], found["operators_of_gold"]["n"]) == (1.0, 4)  # c or d: nothing more
+    assert (found["operators"]["nmi"], found["operators_of_gold"]["nmi"]) == (1.0, pytest.approx(2 / 3))
+    assert found["frequent"] == frequent(rows)
     nothing: dict[str, Any] = {"plan": [], "plan_gold": [], "plan_operators": [], "plan_gold_operators": []}
     assert information([nothing]) == {}
     assert information([{**nothing, "plan_gold": ["a"], "plan_gold_operators": ["+"]}])["operators"] is None
@@ -75,6 +77,27 @@ def test_information_is_that_of_the_textbook() -> None:
     many = [(a, b) for a in "xy" for b in "+-" for _ in range(100)]
     assert by_chance(many) < 0.02
     assert mutual_information([("x", "+"), ("x", "+"), ("y", "-"), ("y", "+")]) == pytest.approx(0.3112781)  # by hand
+    assert normalised([("x", "+"), ("x", "+"), ("y", "-"), ("y", "+")]) == pytest.approx(2 * 0.3112781 / (1 + 0.8112781))
+    assert normalised(independent) == 0.0
+    assert normalised([("x", "+"), ("x", "+")]) is None
+
+
+def test_the_most_frequent_plans_and_pairs_are_counted_in_chains_and_in_replies() -> None:
+    rows = [
+        {"plan": ["+ *", "-"], "plan_gold": ["+ *", "-"]},
+        {"plan": ["-"], "plan_gold": ["+ *", "-", "-"]},
+        {"plan": [], "plan_gold": ["-"]},
+    ]
+    assert frequent(rows) == {
+        "plans": [
+            {"kinds": ["+ *", "-"], "gold": 1, "written": 1},
+            {"kinds": ["-"], "gold": 1, "written": 1},
+            {"kinds": ["+ *", "-", "-"], "gold": 1, "written": 0},
+        ],
+        "pairs": [{"kinds": ["+ *", "-"], "gold": 2, "written": 1}, {"kinds": ["-", "-"], "gold": 1, "written": 0}],
+    }
+    many = most_frequent([(str(i),) for i in range(99)], [("50",)])
+    assert (len(many), many[0]) == (10, {"kinds": ["50"], "gold": 1, "written": 1})
 
 
 def test_losses_are_means_over_the_tokens_of_a_role() -> None:
@@ -127,6 +150,9 @@ def test_an_alarm_says_that_nothing_is_written_or_that_all_is_alike() -> None:
     assert alarm(alike) == "plans have collapsed: 0.00 bits where the gold chain has 0.92"
     assert alarm([row(["+"], ["+"])]) is None  # the gold plan is all alike, too
     assert alarm([{"plan": [], "plan_gold": [], "plan_tokens": 3}]) is None  # plans without kinds
+    stray = {"plan": [], "plan_gold": ["+", "-"], "plan_tokens": 3}
+    assert alarm([stray]) == "no whole block was written before a step"
+    assert alarm([stray, row(["+", "-"], ["+"])]) is None
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from latent_lab.grading.answers import Equivalence
 from latent_lab.plans.arithmetic import Arithmetic, operators
 from latent_lab.plans.base import General, Plan, PlanError
-from latent_lab.plans.kmeans import assigned, cluster, scaled, scaling
+from latent_lab.plans.kmeans import assigned, cluster, scaled, scaling, silhouette
 from latent_lab.plans.words import MemoryReason, TfIdf
 from latent_lab.problems import Problem
 from latent_lab.problems.files import File
@@ -268,6 +268,17 @@ def test_clusters_are_where_the_points_are() -> None:
     found = assigned(points, centroids, prices)
     brute = [min(range(3), key=lambda k: float(((p - centroids[k]) ** 2).sum())) for p in points]
     assert found.tolist() == brute
+
+
+def test_clusters_are_parted_as_far_as_a_silhouette_says() -> None:
+    line = np.array([[0.0], [1], [10], [12]], dtype=np.float32)
+    by_hand = (10 / 11 + 9 / 10 + 7.5 / 9.5 + 9.5 / 11.5) / 4
+    assert silhouette(line, np.array([0, 0, 3, 3])) == pytest.approx(by_hand, rel=1e-5)
+    assert silhouette(line[:3], np.array([0, 0, 1])) == pytest.approx((9 / 10 + 8 / 9 + 0) / 3, rel=1e-5)  # one is alone
+    assert silhouette(line, np.array([1, 1, 1, 1])) == 0
+    assert silhouette(np.zeros((4, 1), dtype=np.float32), np.array([0, 0, 1, 1])) == 0
+    many = (10.5 / 11 + 9.5 / 10 + 8.5 / 9.5 + 10.5 / 11.5) / 4  # half of a point's own cluster lies on it
+    assert silhouette(np.repeat(line, 1500, axis=0), np.repeat([0, 0, 3, 3], 1500)) == pytest.approx(many, rel=2e-3)
 
 
 def test_the_same_seed_gives_the_same_clusters() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from latent_lab import checkpoint
-from latent_lab.grading.session import trained_config
+from latent_lab.grading.session import Session, trained_config
 from latent_lab.plans.base import PlanError
 from latent_lab.plans.task import PlansTask
 from latent_lab.problems import Problem
@@ -30,7 +30,7 @@ def guesses(folder: Path) -> list[str]:
     return ["dataset=file", f"dataset.path={folder}"]
 
 
-def test_a_model_does_what_is_announced_for_it(tmp_path: Path) -> None:
+def test_a_model_does_what_is_announced_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = train(tmp_path, *SETTINGS, *guesses(tmp_path), "stage.epochs=[10]", "eval_every=100", base=())
     for step in (0, 1):
         found = evaluate(run, "task=plans", f"task.step={step}", f"out={tmp_path / str(step)}")
@@ -53,11 +53,17 @@ def test_a_model_does_what_is_announced_for_it(tmp_path: Path) -> None:
     assert operators["bits"] == pytest.approx(found["plans"]["kinds"]["bits"], abs=0.1)  # the kind tells all
     assert len(rows(tmp_path / "1" / "samples.jsonl")) == 60
     assert evaluate(run, "task=plans", "task.step=1", f"out={tmp_path / '1'}") == found
+    monkeypatch.setattr(Session, "score", None)  # what cannot be is said before anything is graded
+    with pytest.raises(PlanError, match=r"^task\.step=9: an exchange takes two kinds, 0 are announced there; allowed: another$"):
+        evaluate(run, "task=plans", "task.step=9")
 
 
 @pytest.mark.parametrize("settings", [["plan=none"], ["plan=general"], ["plan=arithmetic", "stage.place=plan_only"]])
-def test_a_run_that_announces_no_single_step_is_refused(settings: list[str], tmp_path: Path) -> None:
+def test_a_run_that_announces_no_single_step_is_refused(
+    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = train(tmp_path, *SETTINGS, *guesses(tmp_path), "limit=8", "stage.num_prefix=1", *settings, base=())
+    monkeypatch.setattr(Session, "score", None)
     with pytest.raises(PlanError, match=r"announces no single steps; allowed: runs of stage=planning that do$"):
         evaluate(run, "task=plans")
 
