@@ -19,6 +19,7 @@ from latent_lab.problems.arithmetic import Arithmetic, addition
 from latent_lab.reasoner import LatentReasoner, ThoughtEdit
 from latent_lab.sequences import Encoded, Sequence, encode, join
 from latent_lab.stages.curriculum import Curriculum
+from latent_lab.stages.icot import ICoT
 
 PROBLEMS = Arithmetic(digits=[1, 2, 4], probabilities=[0.3, 0.4, 0.3], train_size=23).load("train")
 WIDTH = 48
@@ -415,6 +416,21 @@ def test_a_problem_longer_than_the_models_positions_is_unscored_and_the_others_a
     row = grade(PROBLEMS[0], found[0])
     assert (row["status"], row["reason"], row["correct"]) == ("unscored", "too_long", None)
     assert summary([row])["unscored"]["too_long"] == 1
+
+
+def test_positions_that_are_kept_count_as_if_tokens_stood_there(backbone: Backbone, encoded: list[Encoded]) -> None:
+    solver = solver_on(backbone, ICoT(epochs=[1.0], keep_positions=True), stage=5, num_slots=0)
+    most = solver.room - 5 - 3  # positions left free; markers, which are counted for every prompt
+    at_the_edge, beyond = (replace(encoded[0], id=f"long-{n}", question=(encoded[0].question * 99)[: most + n]) for n in (0, 1))
+    assert [reply.is_too_long for reply in solver.replies([at_the_edge, beyond])] == [False, True]
+    assert solver_on(backbone, ICoT(epochs=[1.0]), stage=5, num_slots=0).fits(beyond)
+
+
+def test_who_has_less_room_for_positions_that_are_kept_cuts_nobody_else_off(encoded: list[Encoded]) -> None:
+    endless = ruled_backbone(rules=dict.fromkeys("0123456789", None))
+    solver = solver_on(endless, ICoT(epochs=[1.0], keep_positions=True), stage=5, num_slots=0)
+    long = replace(encoded[0], id="long", question=(encoded[0].question * 99)[: solver.room - 5 - 5])  # an answer has 6
+    assert [reply.num_tokens for reply in solver.replies([*encoded[:3], long])] == [6, 6, 6, 5]
 
 
 def test_a_chain_too_long_to_be_read_was_not_predicted(backbone: Backbone, encoded: list[Encoded]) -> None:
