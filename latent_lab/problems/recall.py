@@ -1,9 +1,10 @@
 """In-context recall: facts are told, then told again in another order, and one of them is asked for.
 
 ``Every rempus is a yumpus. Tom is a lorpus. Is Tom a lorpus or yumpus?`` has a step for each fact, and the answer ``Tom is a
-lorpus.`` Nothing has to be concluded: a step is right if what was said of its subject is looked up, which every hop of ProsQA and
-ProntoQA takes and which text-trained models bring along. A small model from scratch learns it here in minutes, because almost
-every label is a look-up and few facts have to be told apart at first, and then takes it along (``init_from=``).
+lorpus.``, as has ``True or false: Tom is a yumpus.`` in ProntoQA's language. Nothing has to be concluded: a step is right if what
+was said of its subject is looked up, which every hop of ProsQA and ProntoQA takes and which text-trained models bring along. A
+small model from scratch learns it here in minutes, because almost every label is a look-up and few facts have to be told apart at
+first, and then takes it along (``init_from=``).
 
 Associative recall as a task of its own is old; that small models differ in it is Zoology (arXiv 2312.04927). The form is ours.
 """
@@ -89,22 +90,24 @@ def which_concept(rng: random.Random, count: int, names: int | None, _: list[str
     return facts, f"Is {subjects[0]} a {first} or {second}?", facts[0]
 
 
-def which_is_so(rng: random.Random, count: int, names: int | None, wordings: list[str]) -> tuple[list[str], str, str]:
-    """Facts in ProntoQA's sentences, with query and answer: the first is asked for, the second has the other option."""
+def what_is_so(rng: random.Random, count: int, names: int | None, wordings: list[str]) -> tuple[list[str], str, str]:
+    """Facts in ProntoQA's sentences, with query and answer: the first is asked for; its words or the second's are the query's.
+
+    The answer is the fact, not true or false: with these, look-ups are learned by luck or not at all (docs/findings.md).
+    """
     people, concepts = drawn(rng, count, names)
     subjects = [*people, *rng.sample(concepts, count - len(people))]
     objects = [said_of(subject, rng, concepts, names) for subject in subjects]
     while objects[1] == objects[0]:
         objects[1] = said_of(subjects[1], rng, concepts, names)
-    facts = []
-    for subject, (what, is_not) in zip(subjects, objects, strict=True):
-        wording = rng.choice(wordings)
+
+    def told(subject: str, what: str, is_not: bool) -> str:
         if what in concepts:
-            facts.append(f"{subject} is {an(what)}." if subject in people else prontoqa.is_a(subject, what, wording))
-        else:
-            facts.append(is_so(subject, what, is_not) if subject in people else has(subject, what, is_not, wording))
-    first, second = (an(what) if what in concepts else "not " * is_not + what for what, is_not in rng.sample(objects[:2], 2))
-    return facts, f"Is {subjects[0]} {first} or {second}?", facts[0]
+            return f"{subject} is {an(what)}." if subject in people else prontoqa.is_a(subject, what, rng.choice(wordings))
+        return is_so(subject, what, is_not) if subject in people else has(subject, what, is_not, rng.choice(wordings))
+
+    facts = [told(subject, *each) for subject, each in zip(subjects, objects, strict=True)]
+    return facts, f"True or false: {told(subjects[0], *rng.choice(objects[:2]))}", facts[0]
 
 
 def said_of(subject: str, rng: random.Random, concepts: tuple[str, ...], names: int | None) -> tuple[str, bool]:
@@ -116,5 +119,5 @@ def said_of(subject: str, rng: random.Random, concepts: tuple[str, ...], names: 
 
 LANGUAGES: dict[str, Callable[[random.Random, int, int | None, list[str]], tuple[list[str], str, str]]] = {
     "prosqa": which_concept,
-    "prontoqa": which_is_so,
+    "prontoqa": what_is_so,
 }

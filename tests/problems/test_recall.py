@@ -14,6 +14,8 @@ SENTENCE = r"[^.]+\."
 def told_in(problem):
     """The facts of a problem in the order they are told in, and its query."""
     facts = [fact.strip() for fact in re.findall(SENTENCE, problem.question)]
+    if facts[-1].startswith("True or false"):
+        return facts[:-1], facts[-1]
     return facts, problem.question.rpartition(". ")[2]
 
 
@@ -41,18 +43,18 @@ def test_facts_are_told_then_told_again_in_another_order_and_one_is_asked_for():
 def test_the_other_language_is_prontoqas():
     problem = Recall(size=2, language="prontoqa").load("test")[1]
     assert problem.question == (
-        "Yimpuses are rempuses. Each bompus is a brimpus. Eva is temperate. Every shumpus is a dumpus. "
-        "Every terpus is a quimpus. Jack is not brown. Is Eva not brown or temperate?"
+        "Zhorpuses are shumpuses. Every kerpus is angry. Gabriel is not nervous. Eva is fruity. Fae is a numpus. "
+        "Rempuses are kerpuses. True or false: Gabriel is fruity."
     )
     assert problem.steps == (
-        "Yimpuses are rempuses.",
-        "Each bompus is a brimpus.",
-        "Every shumpus is a dumpus.",
-        "Jack is not brown.",
-        "Eva is temperate.",
-        "Every terpus is a quimpus.",
+        "Gabriel is not nervous.",
+        "Rempuses are kerpuses.",
+        "Eva is fruity.",
+        "Zhorpuses are shumpuses.",
+        "Fae is a numpus.",
+        "Every kerpus is angry.",
     )
-    assert problem.answer == "Eva is temperate."
+    assert problem.answer == "Gabriel is not nervous."
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -63,23 +65,29 @@ def test_every_step_is_a_fact_and_no_subject_has_two(language):
         assert len({subject_of(fact) for fact in facts}) == len(facts) == problem.meta["facts"]
 
 
-OPTION = r"((?:not |an? )?\w+)"
-QUERIES = {"prosqa": r"Is (\w+) a (\w+) or (\w+)\?", "prontoqa": rf"Is (\w+) {OPTION} or {OPTION}\?"}
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_the_answer_is_the_fact_on_who_is_asked_about_and_the_other_option_is_said_too(language):
-    for problem in Recall(size=500, language=language).load("valid"):
+def test_the_answer_is_the_fact_on_who_is_asked_about_and_the_other_option_is_said_too():
+    for problem in Recall(size=500).load("valid"):
         facts, query = told_in(problem)
-        name, *options = re.fullmatch(QUERIES[language], query).groups()
+        name, *options = re.fullmatch(r"Is (\w+) a (\w+) or (\w+)\?", query).groups()
         assert problem.answer in facts
         assert problem.answer == problem.meta["asked"]
-        said = problem.answer.removeprefix(f"{name} is ").removesuffix(".")
-        (right,) = (option for option in options if said in (option, f"a {option}"))
+        (right,) = (option for option in options if problem.answer == f"{name} is a {option}.")
         (other,) = (option for option in options if option != right)
-        ends = re.compile(rf" (?:is|are) (?:a )?{other}\.", re.IGNORECASE)
-        several = re.compile(rf" are {other.removeprefix('an ').removeprefix('a ')}es\.")
-        assert any((ends.search(fact) or several.search(fact)) and not fact.startswith(name) for fact in facts)
+        assert any(fact.endswith(f" {other}.") and not fact.startswith(name) for fact in facts)
+
+
+def test_prontoqas_answer_is_the_fact_too_and_its_query_says_that_or_what_was_said_of_another():
+    queries = {True: 0, False: 0}
+    for problem in Recall(size=2_000, language="prontoqa", wordings=["every"]).load("train"):
+        facts, query = told_in(problem)
+        said = query.removeprefix("True or false: ")
+        name, _, claim = said.partition(" is ")
+        assert problem.answer in facts
+        assert problem.answer.startswith(f"{name} is ")
+        queries[said == problem.answer] += 1
+        if said != problem.answer:
+            assert any(fact.endswith(f" is {claim}") for fact in facts)
+    assert abs(queries[True] - 1_000) < 4 * 0.5 * 2_000**0.5
 
 
 def test_half_of_what_prontoqa_tells_is_a_property_and_half_of_these_are_denied():
