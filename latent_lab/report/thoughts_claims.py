@@ -38,7 +38,7 @@ def position_specific(result: dict[str, Any], primary: str, thresholds: Threshol
     """L2: a thought holds its own step better than any other."""
     position = result.get("probes", {}).get("position")
     endpoint = f"accuracy of '{primary}' for the own step less that of the best other step"
-    if position is None:
+    if position is None or position.get("value") is None:  # of one problem, or of texts without steps, there is no matrix
         return Endpoint("L2", endpoint, None, "above 0", "No matrix of slots and steps was measured.")
     says = f"A probe reads a thought's own step better than the best other one by {100 * position['value']:.1f} points."
     return Endpoint("L2", endpoint, {**position, "n": result.get("n", 0)}, "above 0", says)

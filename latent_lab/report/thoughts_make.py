@@ -66,6 +66,11 @@ def check_readable(config: EvalConfig) -> None:
 def everything(reading: Reading, job: Job, started: float) -> dict[str, Any]:
     """The whole result; also writes samples, figures and the page."""
     task, at, config = reading.task, reading.at, reading.config
+    if task.parts != ("interventions",) and not any(problem.steps for problem in at.problems):
+        raise Unreadable(
+            f"dataset: none of the {len(at.problems)} problems has steps that readings could be held against; "
+            f"give problems with steps, sums of two equally long numbers, or task.only=[interventions]"
+        )
     scored, rows = at.score(at.problems)
     at.run.samples(rows)
     training = json.loads((config.run_folder / RESULT).read_text(encoding="utf-8"))

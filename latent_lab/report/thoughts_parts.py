@@ -138,8 +138,8 @@ def agreement(reading: Reading) -> dict[str, Any]:
         least=reading.task.thresholds.min_errors,
         seed=reading.config.seed,
     )
-    if "oracle" in readers and reading.sums:
-        report["exchange"] = moved_together(reading, readers["oracle"])
+    if "oracle" in readers and (pairs := differing_pairs(reading)):
+        report["exchange"] = moved_together(reading, readers["oracle"], pairs)
     return report
 
 
@@ -182,12 +182,11 @@ def probe_reader(reading: Reading) -> TextReader:
     return read
 
 
-def moved_together(reading: Reading, read: TextReader) -> dict[str, Any]:
+def moved_together(reading: Reading, read: TextReader, pairs: Sequence[tuple[Problem, Problem, int]]) -> dict[str, Any]:
     """Of exchanges of one column, how often the report of the donor's thought and the answer both say the donor's digit.
 
-    ``both``, ``report_only``, ``answer_only`` and ``neither`` are scores; pairs differ in that digit.
+    ``both``, ``report_only``, ``answer_only`` and ``neither`` are scores; ``pairs`` are those of :func:`differing_pairs`.
     """
-    pairs = differing_pairs(reading)
     at = reading.at
     donors = reading.encode([donor for _, donor, _ in pairs])
     recipients = reading.encode([recipient for recipient, _, _ in pairs])
@@ -211,7 +210,10 @@ def moved_together(reading: Reading, read: TextReader) -> dict[str, Any]:
 
 
 def differing_pairs(reading: Reading) -> list[tuple[Problem, Problem, int]]:
-    """``(recipient, donor, column)``: sums with as many digits that differ in the digit of a column, drawn with the seed."""
+    """``(recipient, donor, column)``: sums with as many digits that differ in the digit of a column, drawn with the seed.
+
+    Few problems may have none.
+    """
     rng = random.Random(f"pairs/{reading.config.seed}")
     by_digits: dict[int, list[Problem]] = {}
     for problem in reading.sums:

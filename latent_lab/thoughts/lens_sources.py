@@ -116,7 +116,7 @@ def slot_marks(
 def by_layer(resampler: Resampler, sources: Sequence[Sequence[Tensor | None]]) -> list[dict[str, Any]]:
     """For each source the scores of one field, from marks ``[5, problems]`` by layer, as lists by layer."""
     there = [each for marks in sources for each in marks if each is not None]
-    drawn = iter(resampler.sums(torch.stack(there)))
+    drawn = iter(resampler.sums(torch.stack(there)) if there else ())  # no problem may have a step to ask about
     found = []
     for marks in sources:
         each = [None if layer is None else next(drawn) for layer in marks]

@@ -11,6 +11,7 @@ from latent_lab.report.thoughts_reading import Unreadable
 from tests.tiny import evaluate, result, train
 
 READABLE = ("stage=coconut", "stage.stages=[3]", "stage.max_stage=3", "stage.curriculum=false", "stage.epochs=[1]")
+SUM = {"question": "34 + 28 ="}
 FAST = ("task.train_size=100", "task.examples=2", "threads=1")
 
 
@@ -82,6 +83,23 @@ def test_parts_can_be_left_out_and_their_levels_stay_untested(run: Path, unseen:
     assert not {"oracle", "lenses", "interventions", "agreement"} & found.keys()
     tested = {row["level"]: row["is_tested"] for row in found["ladder"]["evidence"]}
     assert tested == {"L1": True, "L2": True, "L3": False, "L4": False, "L5": False}
+
+
+def test_texts_without_a_step_are_refused(run: Path, read: Path, tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text(json.dumps({"question": "hello world", "answer": "62"}))
+    with pytest.raises(Unreadable, match="none of the 1 problems has steps"):
+        evaluate(run, "task=thoughts", "dataset=file", f"dataset.path={path}", f"out={tmp_path / 'out'}", *FAST)
+
+
+@pytest.mark.parametrize("rows", [[SUM], [SUM, {"question": "hello"}], [{"question": "hello", "steps": ["no column"]}]])
+def test_a_handful_of_problems_is_read_without_a_stop(run: Path, read: Path, tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    path = tmp_path / "few.jsonl"
+    path.write_text("".join(json.dumps({"answer": "62", **row}) + "\n" for row in rows))
+    found = evaluate(run, "task=thoughts", "dataset=file", f"dataset.path={path}", f"out={tmp_path / 'out'}", *FAST)
+    assert found["n"] == len(rows)
+    assert "exchange" not in found["agreement"], "no two sums of one length, so there was no thought to exchange"
+    assert (tmp_path / "out" / "report.html").is_file()
 
 
 def test_a_run_without_thoughts_is_refused(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def test_everything_holds() -> None:
         (["probes", "fields", "write", "all", "selectivity"], rate(0.0), "L0"),
         (["probes", "fields", "write", "all", "gain"], rate(0.0), "L0"),
         (["probes", "position"], rate(-0.1), "L1"),
+        (["probes", "position"], {"value": None, "low": None, "high": None}, "L1"),
         (["oracle", "column_step_exact_match", "gain"], rate(0.0), "L2"),
         (["oracle"], None, "L2"),
         (["agreement", "readers", "oracle", "difference"], rate(-0.5), "L3"),
