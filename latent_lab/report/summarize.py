@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from latent_lab.calls.ledger import open_ledger, totals
 from latent_lab.config import NOT_RESULT, ConfigError, EvalConfig, Nothing
+from latent_lab.deliberation import behaviour_judge
 from latent_lab.deliberation.analysis import analysis
 from latent_lab.deliberation.backends import Backend, LabRun
 from latent_lab.deliberation.board import Board, Row
@@ -60,19 +61,25 @@ def summarize(task: "SummarizeTask", job: Job) -> dict[str, Any]:
     folder = Path(config.out) if config.out else Path(config.outputs) / "summarize" / job.slug
     if config.run and not config.out:
         folder = config.run_folder / "eval" / job.slug
-    identity = identity_of(plan, problems, job)
+    judge = behaviour_judge.asking(config.judge)
+    identity = identity_of(plan, problems, job) | behaviour_judge.identity(judge)
     options: dict[str, Any] = {"command": job.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
     with open_run(folder, {**job.plain, **identity}, **options) as run:
         if run.result is None:
             plan.backend.check_ready(config)
             plan.summariser.check_ready(config)
+            if judge:
+                judge.check_ready()
             run.track(config.tracker, job_type="eval", group=job.group)
             board, command = Board(keep=run.sample), redact_command([*map(as_typed, job.command)])
             with followed(task, View(board, plan, problems, command, folder / PAGE)):
                 rows, calls = deliberated(plan, problems, folder, config, board)
                 run.samples(rows)
                 check_errors(rows, task.max_errors)
-                result = {"task": "summarize", **described(plan, rows), "calls": totals(calls), **found(rows, plan, config.seed)}
+                table = checked(chains_of(rows, SAMPLES_FILE))
+                judged = behaviour_judge.judged(judge, table, folder, config.device, config.seed) if judge else None
+                result = {"task": "summarize", **described(plan, rows), "calls": totals(calls)}
+                result |= analysis(table, config.seed, judged) | found(rows, plan, config.seed)
                 shown(result, folder, command, board, problems)
             run.finish({**result, "seconds": round(time.monotonic() - started, 3)})
         else:
@@ -185,12 +192,11 @@ def described(plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def found(rows: Sequence[Row], plan: Plan, seed: int) -> dict[str, Any]:
-    """The analysis of the chains, the curves, and the comparison at the tokens of one chain and of all chains."""
+    """The curves, and the comparison at the tokens of one chain and of all chains."""
     points = curves(rows, plan.settings.weights)
     one = points[plan.methods[0]][-1].tokens
     budgets = {"one chain": one, **({"all chains": one * plan.settings.chains} if plan.settings.chains > 1 else {})}
     return {
-        **analysis(checked(chains_of(rows, SAMPLES_FILE)), seed),
         "curves": drawn(points, seed),
         "equal": {name: at_equal_tokens(points, budget, seed) for name, budget in budgets.items()},
         "stops": stops(rows),
