@@ -7,11 +7,13 @@
     floors           where golds are told: majority, what always giving the commonest gold answer would score
     flags_disagree   the same: flags that our comparison of answer and gold decides otherwise
     classes, choices, ties   the six outcomes of a chain, rules to choose an answer of it, rules for a tied vote: defined
+    probes           what is asked of a note: defined
     methods          by name:
         runs, num_problems, num_chains, errors (chains that broke off; they count as wrong)
         iterations   for each k: iteration, accuracy, per_run {run: share}, sem_over_runs, per_year {year: accuracy},
                      missing (no answer); where told: truncated, reasoning_tokens, summary_tokens, compression,
                      behaviours {reasoning, summary: {texts, sentences_per_text, shares {name: {count, ...}}}};
+                     notes {notes, and shares of PROBES}, of what was handed on as text;
                      behaviours_judged, the same by a judge, of the sentences to which it gave a label
         gain         last minus first: n, difference, table [both, first alone, last alone, neither], fixed, broken,
                      mcnemar_p, sign_flip_p, mcnemar_holm_p, sign_flip_holm_p (Holm over methods)
@@ -41,6 +43,7 @@ from latent_lab.deliberation.chains import Chain, Table
 from latent_lab.deliberation.choices import CHOICES, choices
 from latent_lab.deliberation.compared import ALPHA, corrected, gain, ranking
 from latent_lab.deliberation.outcomes import CLASSES, classes, lengths, outcome, rate, transitions
+from latent_lab.deliberation.probes import PROBES, probes
 from latent_lab.deliberation.vote import TIES, votes
 from latent_lab.grading.answers import normalise
 from latent_lab.grading.statistics import wilson
@@ -64,6 +67,7 @@ def analysis(table: Table, seed: int, judged: Judged | None = None) -> dict[str,
         "classes": CLASSES,
         "choices": CHOICES,
         "ties": TIES,
+        "probes": PROBES,
         "methods": {name: {**method(chains, table, seed, judged), "gain": gains[name]} for name, chains in methods.items()},
         "ranking": ranking(methods, seed),
         "gains": verdict_on(gains),
@@ -105,6 +109,8 @@ def iteration(
     if has_answers:
         found["missing"] = sum(chain.answers[k] is None for chain in chains)
     found |= lengths(chains, k, seed)
+    if noted := probes(chains, k, seed):
+        found["notes"] = noted
     if shown := {field: each for field in TEXTS if (each := behaviours(chains, field, k, seed))}:
         found["behaviours"] = shown
     if judged and (shown := {field: each for field in TEXTS if (each := behaviours(chains, field, k, seed, judged.counted))}):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from latent_lab.deliberation.chains import Chain, Iteration, Table, checked
+from latent_lab.deliberation.probes import stands_in
 from latent_lab.deliberation.samples import of_samples
 from latent_lab.problems import DataError
 from latent_lab.problems.files import decoded, is_int, mapping, names, parse_table, parsed, plain, wrong
@@ -156,11 +157,11 @@ def of_record(record: dict[str, Any], method: str, run: str, where: str) -> Chai
         row = mapping(row, place)
         if row.get("iteration", k) != k:
             raise wrong(row["iteration"], "iteration", place, f"{k}: iterations stand in their order, each once")
-        iterations.append(of_iteration(row, metrics, k, place))
+        iterations.append(of_iteration(row, metrics, k, place, gold))
     return Chain(method, run, problem, tuple(iterations), where, gold)
 
 
-def of_iteration(row: dict[str, Any], metrics: dict[str, Any], k: int, where: str) -> Iteration:
+def of_iteration(row: dict[str, Any], metrics: dict[str, Any], k: int, where: str, gold: str | None) -> Iteration:
     """One iteration of a summarising run, or of one that only goes on writing (whose fields bear other names)."""
     answer = text(row.get("answer"), "answer", where)
     flag = row.get("correct")
@@ -169,12 +170,17 @@ def of_iteration(row: dict[str, Any], metrics: dict[str, Any], k: int, where: st
     if flag not in (0, 1):
         raise wrong(flag, "correct", where, "true or false, or 1 or 0")
     ended = row.get("finish_reason", row.get("final_finish_reason"))
+    summary = written(row, "post_think_summary", "summary")
+    is_read = summary is not None and "summary_answer" in row  # they look for an answer in every summary, and may find none
     return Iteration(
         is_right=bool(flag),
         answer=answer,
         is_cut=ended == LENGTH if isinstance(ended, str) else None,
         reasoning=written(row, "reasoning", "reasoning_output"),
-        summary=written(row, "post_think_summary", "summary"),
+        summary=summary,
+        summary_answer=text(row["summary_answer"], "summary_answer", where) if is_read else None,
+        is_summary_right=row.get("summary_correct") in (True, 1) if is_read else None,
+        is_gold_in_summary=stands_in(gold, summary) if is_read and summary and gold else None,
         reasoning_tokens=tokens(metrics.get(f"iteration_{k}_reasoning", row.get("api_calls"))),
         summary_tokens=tokens(metrics.get(f"iteration_{k}_summary")),
     )

@@ -76,4 +76,7 @@ def of_row(row: Mapping[str, Any]) -> Iteration:
         summary=row["summary"] or None,
         reasoning_tokens=None if is_carried else row.get("reasoning_tokens"),
         summary_tokens=row.get("summary_tokens"),
+        summary_answer=row.get("summary_answer"),
+        is_summary_right=row.get("summary_correct"),
+        is_gold_in_summary=row.get("gold_in_summary"),
     )
