@@ -22,7 +22,7 @@ from latent_lab.deliberation.loop import chain
 from latent_lab.deliberation.plan import Plan, planned
 from latent_lab.deliberation.replay import Past, amount, num_samples, past_of
 from latent_lab.deliberation.rivals import at_equal_tokens, curves, drawn
-from latent_lab.deliberation.samples import chains_of, rows_of, unanswered
+from latent_lab.deliberation.samples import chains_of, rows_of, unanswered, wrong
 from latent_lab.deliberation.settings import ANOTHER, METHODS, ZEROED
 from latent_lab.deliberation.weights import WEIGHTS
 from latent_lab.files import atomic
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TABLES, TOKENS, ITERATIONS, PAGE = "tables.csv", "tokens.png", "iterations.png", "report.html"
+
+BY_GOLD = "problems were chosen by their gold answers; what is right among them is no accuracy of the dataset"
 
 
 class DeliberationError(ValueError):
@@ -119,8 +121,11 @@ def prepared(task: "SummarizeTask", config: EvalConfig) -> tuple[Plan, list[Prob
         task = replace(task, samples=max(num_samples(past), task.chains))
     plan = planned(task, backend, summariser, extractors, past)
     failed = unanswered(rows_of(config.folder(task.errors_of) / SAMPLES_FILE)) if task.errors_of else ()
+    ended_wrong = wrong(rows_of(config.folder(task.wrong_of) / SAMPLES_FILE)) if task.wrong_of else ()
     split = dataset.load(config.split)
-    problems = task.selected(split, config.limit, failed)
+    problems = task.selected(split, config.limit, failed, ended_wrong)
+    if task.wrong_of:
+        log.warning("task.wrong_of: %s", BY_GOLD)
     if len(split) < 2 and (borrows := [method for method in plan.methods if method.endswith(ANOTHER)]):
         zeroed = borrows[0].replace(ANOTHER, ZEROED)
         rest = f"the split has one problem, so there is no other; allowed: a split of two, or {zeroed}"
@@ -188,6 +193,7 @@ def described(plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
         "weights": {name: WEIGHTS[name] for name in settings.weights},
         "prompts": plan.prompts,
         **({"replayed": taken} if settings.replay else {}),
+        **({"chosen_by_gold": BY_GOLD} if settings.wrong_of else {}),
     }
 
 
@@ -249,6 +255,8 @@ def in_words(result: Mapping[str, Any]) -> Iterator[str]:
         pairs = {pair["worse"]: pair for pair in each["pairs"] if pair["better"] == order[0]} if order else {}
         yield from aligned([head, *(equal_row(recipe, each["recipes"][recipe], pairs.get(recipe)) for recipe in order)])
         yield each["verdict"]
+    if said := result.get("chosen_by_gold"):
+        yield said
     calls = result["calls"]
     money = "" if calls["cost_usd"] is None else f", {calls['cost_usd']:.4f} US dollars"
     tokens = f"{calls['tokens']['prompt']:,} tokens read, {calls['tokens']['completion']:,} written"

@@ -135,7 +135,7 @@ def test_a_record_of_results_is_a_chain(tmp_path: Path) -> None:
     (chain,) = read(results(tmp_path / "base_20250513", SEVEN)).chains
     assert (chain.method, chain.run, chain.problem, chain.gold) == ("base", "base_20250513", "7", "45")
     assert chain.iterations == (
-        Iteration(False, "12", True, "Wait, so 12.", "It is 12.", 8192, 512),
+        Iteration(False, "12", True, "Wait, so 12.", "It is 12.", 8192, 512, "12", False, False),
         Iteration(True, "045", False, "Wait, so 045.", None, None, None),
     )
 
