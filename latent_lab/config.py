@@ -379,6 +379,9 @@ def check_evaluation(config: EvalConfig) -> None:
     check_choice("split", config.split, SPLITS)
     if not isinstance(config.judge, Nothing | None) and not getattr(config.task, "takes_judge", False):
         raise ConfigError("judge", type(config.judge).__name__, "this task judges no answers; allowed: none")
+    is_rules = not isinstance(config.judge, Nothing | None) and not hasattr(config.judge, "talking")
+    if is_rules and not getattr(config.task, "takes_rules", True):
+        raise ConfigError("judge", type(config.judge).__name__, "the rules always count here; allowed: none, openai, local")
     if getattr(config.task, "needs_talk", False) and not hasattr(config.judge, "talking"):
         raise ConfigError("judge", type(config.judge).__name__, "this task has a language model write; allowed: openai, local")
     for key in ("backend", "summariser"):

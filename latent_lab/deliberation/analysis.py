@@ -7,11 +7,14 @@
     floors           where golds are told: majority, what always giving the commonest gold answer would score
     flags_disagree   the same: flags that our comparison of answer and gold decides otherwise
     classes, choices, ties   the six outcomes of a chain, rules to choose an answer of it, rules for a tied vote: defined
+    probes           what is asked of a note: defined
     methods          by name:
         runs, num_problems, num_chains, errors (chains that broke off; they count as wrong)
         iterations   for each k: iteration, accuracy, per_run {run: share}, sem_over_runs, per_year {year: accuracy},
                      missing (no answer); where told: truncated, reasoning_tokens, summary_tokens, compression,
-                     behaviours {reasoning, summary: {texts, sentences_per_text, shares {name: {count, ...}}}}
+                     behaviours {reasoning, summary: {texts, sentences_per_text, shares {name: {count, ...}}}};
+                     notes {notes, and shares of PROBES}, of what was handed on as text;
+                     behaviours_judged, the same by a judge, of the sentences to which it gave a label
         gain         last minus first: n, difference, table [both, first alone, last alone, neither], fixed, broken,
                      mcnemar_p, sign_flip_p, mcnemar_holm_p, sign_flip_holm_p (Holm over methods)
         transitions  for each step: from, to, kept_right, broken, fixed, kept_wrong; where answers are told: changed,
@@ -23,6 +26,8 @@
                      ties, silent
     ranking          order, pairs [{better, worse, and as in gain}] with Holm over pairs, verdict
     gains            verdict on the gains
+    behaviours_judge where there is a judge: name, prompt, texts, unreadable (share of sentences without a label),
+                     kappa_with_rules, calls
 
 Every accuracy, share and difference is ``{value, n, low, high}``; ``n`` counts problems, which are what is resampled.
 """
@@ -32,21 +37,22 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from latent_lab.deliberation.behaviours import behaviours
+from latent_lab.deliberation.behaviour_judge import Judged
+from latent_lab.deliberation.behaviours import TEXTS, behaviours
 from latent_lab.deliberation.chains import Chain, Table
 from latent_lab.deliberation.choices import CHOICES, choices
 from latent_lab.deliberation.compared import ALPHA, corrected, gain, ranking
 from latent_lab.deliberation.outcomes import CLASSES, classes, lengths, outcome, rate, transitions
+from latent_lab.deliberation.probes import PROBES, probes
 from latent_lab.deliberation.vote import TIES, votes
 from latent_lab.grading.answers import normalise
 from latent_lab.grading.statistics import wilson
 
 INTERVAL = "95%, percentile bootstrap over problems: a problem comes with all its chains"
-TEXTS = ("reasoning", "summary")
 
 
-def analysis(table: Table, seed: int) -> dict[str, Any]:
-    """Everything of all methods; see the head of this file."""
+def analysis(table: Table, seed: int, judged: Judged | None = None) -> dict[str, Any]:
+    """Everything of all methods; see the head of this file. ``judged`` is what a judge said of the texts."""
     methods = table.methods
     gains = corrected({name: gain(chains, seed) for name, chains in methods.items()})
     return {
@@ -61,13 +67,15 @@ def analysis(table: Table, seed: int) -> dict[str, Any]:
         "classes": CLASSES,
         "choices": CHOICES,
         "ties": TIES,
-        "methods": {name: {**method(chains, table, seed), "gain": gains[name]} for name, chains in methods.items()},
+        "probes": PROBES,
+        "methods": {name: {**method(chains, table, seed, judged), "gain": gains[name]} for name, chains in methods.items()},
         "ranking": ranking(methods, seed),
         "gains": verdict_on(gains),
+        **({"behaviours_judge": judged.about} if judged else {}),
     }
 
 
-def method(chains: Sequence[Chain], table: Table, seed: int) -> dict[str, Any]:
+def method(chains: Sequence[Chain], table: Table, seed: int, judged: Judged | None = None) -> dict[str, Any]:
     """All of one method but its comparisons."""
     runs = sorted({chain.run for chain in chains})
     return {
@@ -75,7 +83,7 @@ def method(chains: Sequence[Chain], table: Table, seed: int) -> dict[str, Any]:
         "num_problems": len({chain.problem for chain in chains}),
         "num_chains": len(chains),
         "errors": sum(chain.is_error for chain in chains),
-        "iterations": [iteration(chains, k, runs, table.has_answers, seed) for k in range(table.num_iterations)],
+        "iterations": [iteration(chains, k, runs, table.has_answers, seed, judged) for k in range(table.num_iterations)],
         "transitions": transitions(chains, table.has_answers, seed),
         "classes": classes(chains, seed),
         "choices": choices(chains, table.has_answers, seed),
@@ -83,7 +91,9 @@ def method(chains: Sequence[Chain], table: Table, seed: int) -> dict[str, Any]:
     }
 
 
-def iteration(chains: Sequence[Chain], k: int, runs: Sequence[str], has_answers: bool, seed: int) -> dict[str, Any]:
+def iteration(
+    chains: Sequence[Chain], k: int, runs: Sequence[str], has_answers: bool, seed: int, judged: Judged | None
+) -> dict[str, Any]:
     """One iteration of a method."""
     per_run = {run: fmean(chain.right[k] for chain in chains if chain.run == run) for run in runs}
     years = sorted({chain.year for chain in chains if chain.year is not None})
@@ -98,8 +108,14 @@ def iteration(chains: Sequence[Chain], k: int, runs: Sequence[str], has_answers:
         found["per_year"] = {year: rate(part, [chain.right[k] for chain in part], seed) for year, part in by_year.items()}
     if has_answers:
         found["missing"] = sum(chain.answers[k] is None for chain in chains)
-    shown = {field: each for field in TEXTS if (each := behaviours(chains, field, k, seed))}
-    return {**found, **lengths(chains, k, seed), **({"behaviours": shown} if shown else {})}
+    found |= lengths(chains, k, seed)
+    if noted := probes(chains, k, seed):
+        found["notes"] = noted
+    if shown := {field: each for field in TEXTS if (each := behaviours(chains, field, k, seed))}:
+        found["behaviours"] = shown
+    if judged and (shown := {field: each for field in TEXTS if (each := behaviours(chains, field, k, seed, judged.counted))}):
+        found["behaviours_judged"] = shown
+    return found
 
 
 def is_first_shared(chains: Sequence[Chain]) -> bool:

@@ -6,7 +6,7 @@ another model or language is another count. They tell how texts differ, not how 
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from latent_lab.deliberation.chains import Chain
@@ -26,6 +26,9 @@ RULES = {
 """Behaviours and the words that show them; the first that fits counts, as rarer signs stand before commoner ones."""
 COMPILED = {name: re.compile(rf"\b(?:{words})\b", re.IGNORECASE) for name, words in RULES.items()}
 OTHER = "other"
+NAMES = (*RULES, OTHER)
+TEXTS = ("reasoning", "summary")
+"""What of an iteration is looked at."""
 SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 """Where one sentence ends and the next begins; a number's point has no space after it."""
 
@@ -35,22 +38,29 @@ def behaviour(sentence: str) -> str:
     return next((name for name, words in COMPILED.items() if words.search(sentence)), OTHER)
 
 
+def sentences(text: str) -> list[str]:
+    """The sentences of a text."""
+    return [sentence for sentence in SENTENCE.split(text) if sentence.strip()]
+
+
 def counted(text: str) -> Counter[str]:
     """How many sentences of a text show each behaviour."""
-    return Counter(behaviour(sentence) for sentence in SENTENCE.split(text) if sentence.strip())
+    return Counter(map(behaviour, sentences(text)))
 
 
-def behaviours(chains: Sequence[Chain], field: str, k: int, seed: int) -> dict[str, Any] | None:
+def behaviours(
+    chains: Sequence[Chain], field: str, k: int, seed: int, count: Callable[[str], Counter[str]] = counted
+) -> dict[str, Any] | None:
     """Of one iteration's texts (``field`` is reasoning or summary) each behaviour's share of sentences, resampled by problem.
 
-    None where the form holds no such texts.
+    ``count`` says what the sentences of a text show. None where the form holds no such texts.
     """
-    told = [(chain.problem, counted(text)) for chain in chains if (text := getattr(chain.iterations[k], field))]
+    told = [(chain.problem, count(text)) for chain in chains if (text := getattr(chain.iterations[k], field))]
     total = sum(counts.total() for _, counts in told)
     if not total:
         return None
     shares = {}
-    for name in (*RULES, OTHER):
+    for name in NAMES:
         pairs = [(problem, counts[name], counts.total()) for problem, counts in told]
         shares[name] = {"count": sum(counts[name] for _, counts in told), **share_of_sums(pairs, seed).as_dict()}
     return {"texts": len(told), "sentences_per_text": total / len(told), "shares": shares}

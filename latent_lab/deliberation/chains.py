@@ -22,6 +22,11 @@ class Iteration:
     """What is handed to the next iteration."""
     reasoning_tokens: int | None = None
     summary_tokens: int | None = None
+    summary_answer: str | None = None
+    """As it was read from the summary."""
+    is_summary_right: bool | None = None
+    """Whether that is right; False also where none was found."""
+    is_gold_in_summary: bool | None = None
 
 
 @dataclass(frozen=True)

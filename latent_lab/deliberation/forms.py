@@ -2,7 +2,8 @@
 
 The table has a row for each method, run and problem, with the columns ``problem_id``, ``seed``, ``experiment_type`` and, for
 every iteration k from 0, ``iteration_k_correct``; ``iteration_k_answer``, ``correct_answer_gt`` and ``year`` may be missing. A
-``results.json`` holds one run of one method with everything that was written. A folder is read with all such files in it. The
+``results.json`` holds one run of one method with everything that was written; one of pass@k holds several solutions of each
+problem, each of which is a run here, with one iteration, so that they vote. A folder is read with all such files in it. The
 ``samples.jsonl`` of ``task=summarize`` is read as well, by itself.
 """
 
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from latent_lab.deliberation.chains import Chain, Iteration, Table, checked
+from latent_lab.deliberation.probes import stands_in
 from latent_lab.deliberation.samples import of_samples
 from latent_lab.problems import DataError
 from latent_lab.problems.files import decoded, is_int, mapping, names, parse_table, parsed, plain, wrong
@@ -108,11 +110,31 @@ def of_results(path: Path) -> list[Chain]:
     if method is None:
         raise wrong(whole.get("experiment_name"), "experiment_name", str(path), "the name of the method")
     run = path.resolve().parent.name if path.name == "results.json" else path.stem
+    records = [mapping(record, f"{path}, record {number}") for number, record in enumerate(whole["results"], start=1)]
+    drawn = max((len(r["solutions"]) for r in records if isinstance(r.get("solutions"), list)), default=0)
     chains = []
-    for number, record in enumerate(whole["results"], start=1):
+    for number, record in enumerate(records, start=1):
         where = f"{path}, record {number}"
-        chains.append(of_record(mapping(record, where), method, run, where))
+        if not drawn or "iterations" in record:
+            chains.append(of_record(record, method, run, where))
+            continue
+        # A problem that broke off did so in every sample.
+        parts = solutions(record, where) if not is_error(record) else [record] * drawn
+        chains += [of_record(part, method, f"{run} sample {i}", where) for i, part in enumerate(parts)]
     return chains
+
+
+def solutions(record: dict[str, Any], where: str) -> list[dict[str, Any]]:
+    """A record of pass@k as one record for each of its solutions, with this solution for its only iteration."""
+    found = record.get("solutions")
+    if not isinstance(found, list) or not found:
+        raise wrong(found, "solutions", where, "a list of at least one solution")
+    return [{**record, "iterations": [each]} for each in found]
+
+
+def is_error(record: dict[str, Any]) -> bool:
+    """Whether a record says that the program broke off."""
+    return record.get("status") == "error" or ("error" in record and not {"iterations", "solutions"} & record.keys())
 
 
 def of_record(record: dict[str, Any], method: str, run: str, where: str) -> Chain:
@@ -122,7 +144,7 @@ def of_record(record: dict[str, Any], method: str, run: str, where: str) -> Chai
     problem, gold = text(record[PROBLEM], PROBLEM, where), text(record.get("correct_answer"), "correct_answer", where)
     if problem is None:
         raise wrong(record[PROBLEM], PROBLEM, where, "a text or a whole number")
-    if record.get("status") == "error" or ("error" in record and "iterations" not in record):
+    if is_error(record):
         return Chain(method, run, problem, (), where, gold, is_error=True)
     rows = record.get("iterations")
     if not isinstance(rows, list) or not rows:
@@ -135,11 +157,11 @@ def of_record(record: dict[str, Any], method: str, run: str, where: str) -> Chai
         row = mapping(row, place)
         if row.get("iteration", k) != k:
             raise wrong(row["iteration"], "iteration", place, f"{k}: iterations stand in their order, each once")
-        iterations.append(of_iteration(row, metrics, k, place))
+        iterations.append(of_iteration(row, metrics, k, place, gold))
     return Chain(method, run, problem, tuple(iterations), where, gold)
 
 
-def of_iteration(row: dict[str, Any], metrics: dict[str, Any], k: int, where: str) -> Iteration:
+def of_iteration(row: dict[str, Any], metrics: dict[str, Any], k: int, where: str, gold: str | None) -> Iteration:
     """One iteration of a summarising run, or of one that only goes on writing (whose fields bear other names)."""
     answer = text(row.get("answer"), "answer", where)
     flag = row.get("correct")
@@ -148,12 +170,17 @@ def of_iteration(row: dict[str, Any], metrics: dict[str, Any], k: int, where: st
     if flag not in (0, 1):
         raise wrong(flag, "correct", where, "true or false, or 1 or 0")
     ended = row.get("finish_reason", row.get("final_finish_reason"))
+    summary = written(row, "post_think_summary", "summary")
+    is_read = summary is not None and "summary_answer" in row  # they look for an answer in every summary, and may find none
     return Iteration(
         is_right=bool(flag),
         answer=answer,
         is_cut=ended == LENGTH if isinstance(ended, str) else None,
         reasoning=written(row, "reasoning", "reasoning_output"),
-        summary=written(row, "post_think_summary", "summary"),
+        summary=summary,
+        summary_answer=text(row["summary_answer"], "summary_answer", where) if is_read else None,
+        is_summary_right=row.get("summary_correct") in (True, 1) if is_read else None,
+        is_gold_in_summary=stands_in(gold, summary) if is_read and summary and gold else None,
         reasoning_tokens=tokens(metrics.get(f"iteration_{k}_reasoning", row.get("api_calls"))),
         summary_tokens=tokens(metrics.get(f"iteration_{k}_summary")),
     )

@@ -14,6 +14,7 @@ from latent_lab.deliberation.backends import Backend
 from latent_lab.deliberation.board import Row, Watch
 from latent_lab.deliberation.handing import Note, noted
 from latent_lab.deliberation.plan import Plan
+from latent_lab.deliberation.probes import COLUMNS, probed
 from latent_lab.deliberation.settings import ANOTHER, BEGINNING, CONDENSING, LATENT, SAMPLES, WAYS, ZEROED
 from latent_lab.deliberation.texts import Spans, last, trace
 from latent_lab.problems import Problem, fingerprint
@@ -171,6 +172,7 @@ def chain(plan: Plan, spans: Spans, method: str, problem: Problem, number: int, 
         else:
             note = yield from handed_on(state, rows, written)
         rows[-1] |= note.columns | {"summary_usd": state.spent.usd - before}
+        rows[-1] |= probed(None if method in LATENT else note.text, problem.answer, plan.grading)
         rows[-1] |= {"cum_tokens": state.spent.completion, "cum_usd": state.spent.usd}
         watch.seen(rows[-1])
         if why := stuck(state, note):
@@ -279,6 +281,7 @@ def graded(state: ChainState, written: Written) -> Row:
         "summary_tokens": None,
         "summary_cut": None,
         "summary_usd": None,
+        **dict.fromkeys(COLUMNS),
         "prompt_sha256": (plan.again if is_again else plan.reason).sha256,
         "cum_tokens": state.spent.completion,
         "cum_usd": state.spent.usd,
@@ -339,6 +342,6 @@ def stuck(state: ChainState, note: Note) -> str | None:
 
 def carried(row: Row, iterations: int) -> list[Row]:
     """The last row again for every iteration that a chain did not need: its answer stands, and nothing is spent."""
-    nothing = dict.fromkeys(("reasoning", "summary", "summary_tokens", "summary_cut", "summary_usd"))
+    nothing = dict.fromkeys(("reasoning", "summary", "summary_tokens", "summary_cut", "summary_usd", *COLUMNS))
     nothing |= {"reasoning_tokens": 0, "reasoning_usd": 0.0, "prompt_tokens": 0, "calls": 0, "is_carried": True}
     return [row | nothing | {"iteration": k} for k in range(row["iteration"] + 1, iterations + 1)]

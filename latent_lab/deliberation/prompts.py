@@ -12,8 +12,9 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "again": ("question", "memory"),
     "summarise": ("question", "reasoning"),
     "running": ("question", "reasoning", "memory"),
+    "behaviours": ("sentences",),
 }
-"""What each kind of prompt must hold: the first attempt; every further one; a summary; a summary that carries one on."""
+"""What each kind of prompt must hold: the first attempt; every further one; a summary; a summary that carries one on; labels."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ It has a score for each problem, from 0 to 1, and the tokens it writes for one o
 written alone; what recipes share was written, and paid, once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
@@ -15,16 +15,18 @@ from latent_lab.deliberation.compared import corrected, verdict
 from latent_lab.deliberation.settings import SAMPLES
 from latent_lab.deliberation.weights import weight, weighted_maj_at_k
 from latent_lab.grading.answers import normalise
-from latent_lab.grading.statistics import maj_at_k, mean_interval, paired_difference, pass_at_k, sign_flip
+from latent_lab.grading.statistics import maj_at_k, mean_interval, paired_difference, pass_at_k, pass_power_k, sign_flip
 
 Row = Mapping[str, Any]
 VOTE, PASS = "vote of first attempts", "any of first attempts right (knows gold)"
+ALL = "all of first attempts right (knows gold)"
+"""pass@k and pass^k, what can be hoped for and what can be relied on."""
 THEN_VOTE, BY = ", then vote", " by "
 """How a method's chains that vote are called, and votes that are weighted."""
 UNIT = 120
 """Scores are rounded to so many parts of a problem for the sign-flip test, which takes whole numbers."""
 RIGHT = "right"
-KNOWS_GOLD = frozenset({PASS})
+KNOWS_GOLD = frozenset({PASS, ALL})
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ def curves(rows: Sequence[Row], weights: Sequence[str] = ()) -> dict[str, list[P
         for by in weights:
             if by != "agreement":  # a first attempt agrees with itself: that is the plain vote
                 found[f"{VOTE}{BY}{by}"] = [voted(firsts, 0, k, by=by) for k in range(1, most + 1)]
-        found[PASS] = [voted(firsts, 0, k, is_pass=True) for k in range(1, most + 1)]
+        found[PASS] = [voted(firsts, 0, k, chance=pass_at_k) for k in range(1, most + 1)]
+        found[ALL] = [voted(firsts, 0, k, chance=pass_power_k) for k in range(1, most + 1)]
     return found
 
 
@@ -73,11 +76,13 @@ def one_chain(problems: Problems, k: int) -> Point:
     return Point(k, tokens, tuple(fmean(row["correct"] for row in rows) for rows in at))
 
 
-def voted(problems: Problems, k: int, votes: int, *, is_pass: bool = False, by: str | None = None) -> Point:
+def voted(
+    problems: Problems, k: int, votes: int, *, chance: Callable[[int, int, int], float] | None = None, by: str | None = None
+) -> Point:
     """So many chains at iteration k, all draws of them weighed alike: the chance that a vote is right, a tie shared.
 
-    With ``is_pass`` the chance that any of them is right; with ``by`` each vote has that weight. Answers vote as equal ones are
-    written; which of them are right, the rows say.
+    With ``chance`` that of so many chains, so many right and so many votes, in place of a vote; with ``by`` each vote has that
+    weight. Answers vote as equal ones are written; which of them are right, the rows say.
     """
     scores, tokens = [], []
     for _, chains in sorted(problems.items()):
@@ -87,7 +92,7 @@ def voted(problems: Problems, k: int, votes: int, *, is_pass: bool = False, by: 
             heavy = [weight(by, chain, k, tokens_at(row)) for chain, row in zip(chains.values(), at, strict=True)]
             scores.append(weighted_maj_at_k(ballots(at), heavy, RIGHT, votes))
         else:
-            scores.append(pass_at_k(len(at), right, votes) if is_pass else maj_at_k(ballots(at), RIGHT, votes, key=str))
+            scores.append(chance(len(at), right, votes) if chance else maj_at_k(ballots(at), RIGHT, votes, key=str))
         tokens.append(votes * fmean(tokens_at(row) for row in at))
     return Point(votes, fmean(tokens), tuple(scores))
 

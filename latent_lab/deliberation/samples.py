@@ -44,6 +44,12 @@ def unanswered(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(str(row["id"]) for row in failed))
 
 
+def wrong(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The problems of which a chain that thinks again did not end with the right answer."""
+    ends = {(row["method"], str(row["id"]), row["chain"]): row for row in sorted(rows, key=lambda row: row["iteration"])}
+    return list(dict.fromkeys(str(row["id"]) for row in ends.values() if row["method"] != SAMPLES and not row["correct"]))
+
+
 def chains_of(rows: Sequence[Mapping[str, Any]], where: str) -> list[Chain]:
     """The chains that rows belong to; a chain whose first attempt failed is an error."""
     groups: dict[tuple[str, str, int], list[Mapping[str, Any]]] = {}
@@ -76,4 +82,7 @@ def of_row(row: Mapping[str, Any]) -> Iteration:
         summary=row["summary"] or None,
         reasoning_tokens=None if is_carried else row.get("reasoning_tokens"),
         summary_tokens=row.get("summary_tokens"),
+        summary_answer=row.get("summary_answer"),
+        is_summary_right=row.get("summary_correct"),
+        is_gold_in_summary=row.get("gold_in_summary"),
     )

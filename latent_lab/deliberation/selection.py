@@ -24,6 +24,9 @@ class Selection:
     errors_of: str | None = None
     """Only those that another ``task=summarize`` (its folder, or its name below outputs) left with a failed call or without an
     answer in some chain."""
+    wrong_of: str | None = None
+    """Only those of which another ``task=summarize`` did not end every chain right. This looks at gold answers: what is right
+    among such problems is no accuracy of the dataset, and the result says so."""
     problems: int | None = 200
     """The first so many of these problems are thought about; null: all."""
     shard: str | None = None
@@ -51,25 +54,29 @@ class Selection:
         found = SHARD.fullmatch(self.shard or "")
         return (int(found[1]), int(found[2])) if found else (0, 0)
 
-    def selected(self, split: Sequence[Problem], limit: int | None = None, failed: Sequence[str] = ()) -> list[Problem]:
-        """The problems chosen of a split, in its order; ``failed`` are those that ``errors_of`` stands for.
+    def selected(
+        self, split: Sequence[Problem], limit: int | None = None, failed: Sequence[str] = (), wrong: Sequence[str] = ()
+    ) -> list[Problem]:
+        """The problems chosen of a split, in its order; ``failed`` and ``wrong``: what ``errors_of`` and ``wrong_of`` stand for.
 
         ConfigError for a problem that the split does not have, DataError where none is left.
         """
         known = {problem.id for problem in split}
-        for name, wanted in (("ids", self.ids), ("exclude", self.exclude), ("errors_of", failed)):
+        for name, wanted in (("ids", self.ids), ("exclude", self.exclude), ("errors_of", failed), ("wrong_of", wrong)):
             if unknown := [each for each in wanted if each not in known]:
                 rest = f"the split has no such problem; allowed: {examples(split)}"
                 raise ConfigError(f"task.{name}", unknown[0], rest)
         if self.errors_of and not failed:
             raise DataError(f"task.errors_of={self.errors_of}: every chain there has its answer; nothing is left to ask again")
+        if self.wrong_of and not wrong:
+            raise DataError(f"task.wrong_of={self.wrong_of}: every chain there ends right; nothing is left to think about")
         chosen = list(split)
         if self.range is not None:
             first, last = self._range
             if last >= len(split):
                 raise ConfigError("task.range", self.range, f"the split has {len(split)} problems; allowed: 0-{len(split) - 1}")
             chosen = chosen[first : last + 1]
-        only = [set(each) for each in (self.ids, failed) if each]
+        only = [set(each) for each in (self.ids, failed, wrong) if each]
         chosen = [p for p in chosen if p.id not in self.exclude and all(p.id in each for each in only)]
         chosen = chosen[:limit][: self.problems]
         if self.shard is not None:
@@ -81,7 +88,7 @@ class Selection:
 
     def _said(self) -> str:
         """What was asked of the selection."""
-        given = {name: getattr(self, name) for name in ("ids", "exclude", "range", "errors_of", "shard")}
+        given = {name: getattr(self, name) for name in ("ids", "exclude", "range", "errors_of", "wrong_of", "shard")}
         return ", ".join(f"task.{name}={value}" for name, value in given.items() if value) or "the split"
 
 

@@ -19,10 +19,12 @@ def cohen_kappa(
     confidence: float = 0.95,
     num_resamples: int = RESAMPLES,
     seed: int = 0,
+    clusters: Sequence[Hashable] | None = None,
 ) -> Interval:
     """Return Cohen's kappa (1960) of two judges: agreement beyond that of their own frequencies of each category.
 
-    Item i of both is what they said about unit i.
+    Item i of both is what they said about unit i. ``clusters[i]`` names what unit i belongs to, such as its problem; the interval
+    then resamples these whole, and ``n`` counts them.
     """
     if len(first) != len(second):
         raise ValueError(f"{len(first)} ratings by the first, {len(second)} by the second: allowed is one by each of every unit")
@@ -30,12 +32,15 @@ def cohen_kappa(
     mine = _counts([[rating] for rating in first], categories := _categories([first, second]))
     theirs = _counts([[rating] for rating in second], categories)
     same = (mine * theirs).sum(1)
+    if clusters is not None:
+        places = _counts([[name] for name in clusters], list(dict.fromkeys(clusters))).T
+        mine, theirs, same = places @ mine, places @ theirs, places @ same
 
     def kappa(index: "np.ndarray") -> float | None:
-        n = len(index)
+        n = mine[index].sum()
         return _beyond_chance(same[index].sum() / n, float(mine[index].sum(0) @ theirs[index].sum(0)) / n**2)
 
-    return bootstrap(len(first), kappa, confidence, num_resamples, seed)
+    return bootstrap(len(mine), kappa, confidence, num_resamples, seed)
 
 
 def fleiss_kappa(

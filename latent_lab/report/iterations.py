@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from latent_lab.config import NOT_RESULT, ConfigError, EvalConfig
+from latent_lab.deliberation import behaviour_judge
 from latent_lab.deliberation.analysis import analysis, sample
 from latent_lab.deliberation.chains import Table
 from latent_lab.deliberation.forms import FORMS, read
@@ -32,12 +33,16 @@ def iterations(task: IterationsTask, job: Job) -> dict[str, Any]:
     path = Path(task.path).expanduser()
     table = read(path).first(config.limit)
     folder = Path(config.out) if config.out else Path(config.outputs) / "iterations" / (path.stem or "here")
-    identity = {"chains_read": fingerprint(table)}
+    judge = behaviour_judge.asking(config.judge)
+    identity = {"chains_read": fingerprint(table), **behaviour_judge.identity(judge)}
     options: dict[str, Any] = {"command": job.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
     with open_run(folder, {**job.plain, **identity}, **options) as run:
         if run.result is None:
+            if judge:
+                judge.check_ready()
             run.track(config.tracker, job_type="eval", group=job.group)
-            result = {"task": "iterations", "path": task.path, **analysis(table, config.seed)}
+            judged = behaviour_judge.judged(judge, table, folder, config.device, config.seed) if judge else None
+            result = {"task": "iterations", "path": task.path, **analysis(table, config.seed, judged)}
             run.samples([sample(chain) for chain in table.chains])
             with atomic(folder / TABLES) as temporary:
                 temporary.write_text(as_csv(result), encoding="utf-8")
@@ -94,6 +99,8 @@ def in_words(result: dict[str, Any]) -> Iterator[str]:
         yield f"{result['errors']} of {result['num_chains']} chains ended in an error and count as wrong"
     yield result["gains"]
     yield result["ranking"]["verdict"]
+    if "behaviours_judge" in result:
+        yield judge_in_words(result["behaviours_judge"])
     best = result["methods"][result["ranking"]["order"][0]]
     if "votes" in best:
         yield vote_in_words(result["ranking"]["order"][0], best)
@@ -119,6 +126,15 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
         for row in rows
     ]
+
+
+def judge_in_words(judge: dict[str, Any]) -> str:
+    """Who labelled sentences, and how far the rules agree."""
+    kappa = judge["kappa_with_rules"]
+    agreed = "not defined" if kappa["low"] is None else f"{kappa['value']:.2f} [{kappa['low']:.2f}, {kappa['high']:.2f}]"
+    calls = f", {judge['calls']['calls']} calls" if "calls" in judge else ""
+    unread = interval(judge["unreadable"])
+    return f"behaviours by {judge['name']}: {judge['texts']} texts, kappa with the rules {agreed}, no label {unread}{calls}"
 
 
 def vote_in_words(name: str, method: dict[str, Any]) -> str:

@@ -9,10 +9,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class IterationsTask:
-    """Analyse results of iterated summarisation, method against method; no model is loaded, and no run is needed."""
+    """Analyse results of iterated summarisation, method against method; no model is loaded, and no run is needed.
+
+    With ``judge=openai`` or ``local`` a language model says beside the rules what each sentence does.
+    """
 
     needs_run: ClassVar[bool] = False
     needs_dataset: ClassVar[bool] = False
+    takes_judge: ClassVar[bool] = True
+    takes_rules: ClassVar[bool] = False
 
     path: str = ""
     """A table (.csv) with a row for each method, run and problem; the ``results.json`` of a run; or a folder of such files.

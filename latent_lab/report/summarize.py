@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from latent_lab.calls.ledger import open_ledger, totals
 from latent_lab.config import NOT_RESULT, ConfigError, EvalConfig, Nothing
+from latent_lab.deliberation import behaviour_judge
 from latent_lab.deliberation.analysis import analysis
 from latent_lab.deliberation.backends import Backend, LabRun
 from latent_lab.deliberation.board import Board, Row
@@ -21,7 +22,7 @@ from latent_lab.deliberation.loop import chain
 from latent_lab.deliberation.plan import Plan, planned
 from latent_lab.deliberation.replay import Past, amount, num_samples, past_of
 from latent_lab.deliberation.rivals import at_equal_tokens, curves, drawn
-from latent_lab.deliberation.samples import chains_of, rows_of, unanswered
+from latent_lab.deliberation.samples import chains_of, rows_of, unanswered, wrong
 from latent_lab.deliberation.settings import ANOTHER, METHODS, ZEROED
 from latent_lab.deliberation.weights import WEIGHTS
 from latent_lab.files import atomic
@@ -47,6 +48,8 @@ log = logging.getLogger(__name__)
 
 TABLES, TOKENS, ITERATIONS, PAGE = "tables.csv", "tokens.png", "iterations.png", "report.html"
 
+BY_GOLD = "problems were chosen by their gold answers; what is right among them is no accuracy of the dataset"
+
 
 class DeliberationError(ValueError):
     """Too many chains ended in a failed call; what was answered is kept, and the message says what to do."""
@@ -60,19 +63,25 @@ def summarize(task: "SummarizeTask", job: Job) -> dict[str, Any]:
     folder = Path(config.out) if config.out else Path(config.outputs) / "summarize" / job.slug
     if config.run and not config.out:
         folder = config.run_folder / "eval" / job.slug
-    identity = identity_of(plan, problems, job)
+    judge = behaviour_judge.asking(config.judge)
+    identity = identity_of(plan, problems, job) | behaviour_judge.identity(judge)
     options: dict[str, Any] = {"command": job.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
     with open_run(folder, {**job.plain, **identity}, **options) as run:
         if run.result is None:
             plan.backend.check_ready(config)
             plan.summariser.check_ready(config)
+            if judge:
+                judge.check_ready()
             run.track(config.tracker, job_type="eval", group=job.group)
             board, command = Board(keep=run.sample), redact_command([*map(as_typed, job.command)])
             with followed(task, View(board, plan, problems, command, folder / PAGE)):
                 rows, calls = deliberated(plan, problems, folder, config, board)
                 run.samples(rows)
                 check_errors(rows, task.max_errors)
-                result = {"task": "summarize", **described(plan, rows), "calls": totals(calls), **found(rows, plan, config.seed)}
+                table = checked(chains_of(rows, SAMPLES_FILE))
+                judged = behaviour_judge.judged(judge, table, folder, config.device, config.seed) if judge else None
+                result = {"task": "summarize", **described(plan, rows), "calls": totals(calls)}
+                result |= analysis(table, config.seed, judged) | found(rows, plan, config.seed)
                 shown(result, folder, command, board, problems)
             run.finish({**result, "seconds": round(time.monotonic() - started, 3)})
         else:
@@ -112,8 +121,11 @@ def prepared(task: "SummarizeTask", config: EvalConfig) -> tuple[Plan, list[Prob
         task = replace(task, samples=max(num_samples(past), task.chains))
     plan = planned(task, backend, summariser, extractors, past)
     failed = unanswered(rows_of(config.folder(task.errors_of) / SAMPLES_FILE)) if task.errors_of else ()
+    ended_wrong = wrong(rows_of(config.folder(task.wrong_of) / SAMPLES_FILE)) if task.wrong_of else ()
     split = dataset.load(config.split)
-    problems = task.selected(split, config.limit, failed)
+    problems = task.selected(split, config.limit, failed, ended_wrong)
+    if task.wrong_of:
+        log.warning("task.wrong_of: %s", BY_GOLD)
     if len(split) < 2 and (borrows := [method for method in plan.methods if method.endswith(ANOTHER)]):
         zeroed = borrows[0].replace(ANOTHER, ZEROED)
         rest = f"the split has one problem, so there is no other; allowed: a split of two, or {zeroed}"
@@ -181,16 +193,16 @@ def described(plan: Plan, rows: Sequence[Row]) -> dict[str, Any]:
         "weights": {name: WEIGHTS[name] for name in settings.weights},
         "prompts": plan.prompts,
         **({"replayed": taken} if settings.replay else {}),
+        **({"chosen_by_gold": BY_GOLD} if settings.wrong_of else {}),
     }
 
 
 def found(rows: Sequence[Row], plan: Plan, seed: int) -> dict[str, Any]:
-    """The analysis of the chains, the curves, and the comparison at the tokens of one chain and of all chains."""
+    """The curves, and the comparison at the tokens of one chain and of all chains."""
     points = curves(rows, plan.settings.weights)
     one = points[plan.methods[0]][-1].tokens
     budgets = {"one chain": one, **({"all chains": one * plan.settings.chains} if plan.settings.chains > 1 else {})}
     return {
-        **analysis(checked(chains_of(rows, SAMPLES_FILE)), seed),
         "curves": drawn(points, seed),
         "equal": {name: at_equal_tokens(points, budget, seed) for name, budget in budgets.items()},
         "stops": stops(rows),
@@ -243,6 +255,8 @@ def in_words(result: Mapping[str, Any]) -> Iterator[str]:
         pairs = {pair["worse"]: pair for pair in each["pairs"] if pair["better"] == order[0]} if order else {}
         yield from aligned([head, *(equal_row(recipe, each["recipes"][recipe], pairs.get(recipe)) for recipe in order)])
         yield each["verdict"]
+    if said := result.get("chosen_by_gold"):
+        yield said
     calls = result["calls"]
     money = "" if calls["cost_usd"] is None else f", {calls['cost_usd']:.4f} US dollars"
     tokens = f"{calls['tokens']['prompt']:,} tokens read, {calls['tokens']['completion']:,} written"

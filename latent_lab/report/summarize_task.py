@@ -11,10 +11,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class SummarizeTask(Settings):
-    """Think about problems again and again, vote, and say what is right at how many tokens."""
+    """Think about problems again and again, vote, and say what is right at how many tokens.
+
+    With ``judge=openai`` or ``local`` a language model says beside the rules what each sentence does.
+    """
 
     needs_run: ClassVar[bool] = False
     takes_backend: ClassVar[bool] = True
+    takes_judge: ClassVar[bool] = True
+    takes_rules: ClassVar[bool] = False
 
     page: bool = False
     """Show a page on 127.0.0.1 that follows the experiment."""

@@ -135,7 +135,7 @@ def test_a_record_of_results_is_a_chain(tmp_path: Path) -> None:
     (chain,) = read(results(tmp_path / "base_20250513", SEVEN)).chains
     assert (chain.method, chain.run, chain.problem, chain.gold) == ("base", "base_20250513", "7", "45")
     assert chain.iterations == (
-        Iteration(False, "12", True, "Wait, so 12.", "It is 12.", 8192, 512),
+        Iteration(False, "12", True, "Wait, so 12.", "It is 12.", 8192, 512, "12", False, False),
         Iteration(True, "045", False, "Wait, so 045.", None, None, None),
     )
 
@@ -160,6 +160,29 @@ def test_what_ended_in_an_error_is_wrong_throughout_and_where_no_answer_was_foun
     _, broken, nothing = read(results(tmp_path, SEVEN, BROKEN, silent)).chains
     assert (broken.is_error, broken.right, broken.answers) == (True, (False, False), (None, None))
     assert (nothing.is_error, nothing.right, nothing.answers) == (False, (False, False), (None, None))
+
+
+def test_the_solutions_of_pass_at_k_are_runs_of_one_iteration(tmp_path: Path) -> None:
+    def solved(n: int, answer: str, correct: bool, ended: str) -> dict[str, Any]:
+        return {"solution_id": n, "reasoning": f"so {answer}", "answer": answer, "correct": correct, "finish_reason": ended}
+
+    record = {
+        "problem_id": "1",
+        "correct_answer": "7",
+        "solutions": [solved(0, "7", True, "stop"), solved(1, "8", False, "length")],
+        "pass_at_k": True,
+        "consensus_answer": "7",
+    }
+    chains = read(results(tmp_path / "five", record, BROKEN)).chains
+    assert [(chain.run, chain.problem, chain.right, chain.is_error) for chain in chains] == [
+        ("five sample 0", "1", (True,), False),
+        ("five sample 1", "1", (False,), False),
+        ("five sample 0", "8", (False,), True),
+        ("five sample 1", "8", (False,), True),
+    ]
+    assert chains[1].iterations == (Iteration(False, "8", True, "so 8", None, None, None),)
+    with pytest.raises(DataError, match=r"record 2, field 'solutions': found \[\] .*a list of at least one solution"):
+        read(results(tmp_path / "none", record, {**record, "problem_id": "2", "solutions": []}))
 
 
 def test_half_a_character_is_read_as_one_that_can_be_written(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from latent_lab.deliberation.forms import read
-from latent_lab.deliberation.rivals import PASS, VOTE, Point, at_equal_tokens, ballots, curves
+from latent_lab.deliberation.rivals import ALL, PASS, VOTE, Point, at_equal_tokens, ballots, curves
 from latent_lab.problems import DataError
 
 Row = dict[str, Any]
@@ -51,6 +51,8 @@ def test_votes_weigh_all_draws_alike_and_share_ties() -> None:
     assert [point.scores[0] for point in found[VOTE]][:2] == [0.5, pytest.approx((1 + 4 * 0.5) / 6)]
     assert found[VOTE][3].scores == (1.0, 0.0)  # two sevens win; two fives beat one seven
     assert [point.scores for point in found[PASS]][:2] == [(0.5, 0.25), (pytest.approx(5 / 6), 0.5)]
+    # All of 1, 2 and 3 draws: two of four are right, so one pair of six is and no three are; one of four is never two.
+    assert [point.scores for point in found[ALL]] == [(0.5, 0.25), (pytest.approx(1 / 6), 0.0), (0.0, 0.0), (0.0, 0.0)]
     (voted,) = found["whole, then vote"]
     assert (voted.size, voted.tokens, voted.scores) == (2, 2 * 27.0, (1.0, 0.5))  # of a five and a seven each has half
 

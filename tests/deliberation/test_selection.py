@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from latent_lab.config import ConfigError
 from latent_lab.deliberation.analysis import analysis
 from latent_lab.deliberation.forms import read
-from latent_lab.deliberation.samples import unanswered
+from latent_lab.deliberation.samples import unanswered, wrong
 from latent_lab.deliberation.selection import Selection
 from latent_lab.files import write_lines
 from latent_lab.job import job
@@ -75,6 +75,8 @@ def test_nothing_left_is_said() -> None:
         Selection(ids=["p1"], range="2-3").selected(SPLIT)
     with pytest.raises(DataError, match=r"^task\.errors_of=x: every chain there has its answer; nothing is left to ask again$"):
         Selection(errors_of="x").selected(SPLIT)
+    with pytest.raises(DataError, match=r"^task\.wrong_of=x: every chain there ends right; nothing is left to think about$"):
+        Selection(wrong_of="x").selected(SPLIT)
 
 
 @pytest.mark.parametrize(
@@ -164,3 +166,29 @@ def test_a_first_attempt_without_an_answer_only_votes_less() -> None:
     assert unanswered([row | {"method": "samples"}]) == []
     assert unanswered([row | {"method": "whole"}, row | {"method": "whole", "iteration": 1, "answer": "3"}]) == []
     assert unanswered([row | {"method": "samples", "error": "400"}]) == ["p"]
+
+
+def test_what_did_not_end_right_is_chosen_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    row = {"chain": 0, "iteration": 0, "method": "whole", "correct": True}
+    rows = [
+        {**row, "id": "p0"}, {**row, "id": "p0", "iteration": 1, "correct": False},  # broken at the last
+        {**row, "id": "p1", "correct": False}, {**row, "id": "p1", "iteration": 1},
+        {**row, "id": "p2"}, {**row, "id": "p2", "chain": 1, "correct": False},  # one chain of two
+        {**row, "id": "p3"}, {**row, "id": "p3", "method": "samples", "correct": False},  # only votes
+    ]  # fmt: skip
+    assert wrong(rows) == ["p0", "p2"]
+
+    def wrong_on_p4(body: dict[str, Any]) -> Any:
+        (number,) = (n for n in range(6) if f"3+{n}?" in str(body["messages"]))
+        return answer(f"</think>\\boxed{{{1 if number == 4 else 3 + number}}}")
+
+    with FaultServer(say=wrong_on_p4).running() as faults:
+        (tmp_path / "first").mkdir()
+        write_lines(tmp_path / "first" / "samples.jsonl", rows_of_command(tmp_path, faults, f"out={tmp_path / 'first'}"))
+        caplog.clear()
+        again = command(tmp_path, faults, f"task.wrong_of={tmp_path / 'first'}", f"out={tmp_path / 'again'}")
+        found = again.config.task.run(again)
+    warning = "problems were chosen by their gold answers; what is right among them is no accuracy of the dataset"
+    assert (found["num_problems"], found["chosen_by_gold"]) == (1, warning)
+    assert f"task.wrong_of: {warning}" in caplog.messages
+    assert f"{warning[0].upper()}{warning[1:]}." in (tmp_path / "again/report.html").read_text()
