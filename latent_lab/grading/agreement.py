@@ -19,10 +19,12 @@ def cohen_kappa(
     confidence: float = 0.95,
     num_resamples: int = RESAMPLES,
     seed: int = 0,
+    owners: Sequence[Hashable] | None = None,
 ) -> Interval:
     """Return Cohen's kappa (1960) of two judges: agreement beyond that of their own frequencies of each category.
 
-    Item i of both is what they said about unit i.
+    Item i of both is what they said about unit i. ``owners[i]`` names what the unit belongs to, such as its problem: then whole
+    owners are resampled, and ``n`` counts them.
     """
     if len(first) != len(second):
         raise ValueError(f"{len(first)} ratings by the first, {len(second)} by the second: allowed is one by each of every unit")
@@ -30,12 +32,15 @@ def cohen_kappa(
     mine = _counts([[rating] for rating in first], categories := _categories([first, second]))
     theirs = _counts([[rating] for rating in second], categories)
     same = (mine * theirs).sum(1)
+    if owners is not None:
+        units = _counts([[owner] for owner in owners], _categories([owners])).T
+        mine, theirs, same = units @ mine, units @ theirs, units @ same
 
     def kappa(index: "np.ndarray") -> float | None:
-        n = len(index)
+        n = mine[index].sum()
         return _beyond_chance(same[index].sum() / n, float(mine[index].sum(0) @ theirs[index].sum(0)) / n**2)
 
-    return bootstrap(len(first), kappa, confidence, num_resamples, seed)
+    return bootstrap(len(same), kappa, confidence, num_resamples, seed)
 
 
 def fleiss_kappa(

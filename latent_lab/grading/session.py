@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint"
-IDENTITY = frozenset({"problems", "weights", "judge_prompt", "examples"})
+IDENTITY = frozenset({"problems", "weights", "judge_prompt", "label_prompts", "examples"})
 """Hashes in the config of an evaluation's folder, of what decides its result though no setting shows it."""
 
 
@@ -100,10 +100,11 @@ class Session:
 
 
 @contextmanager
-def session(job: Job, task: Answers) -> Iterator[Session]:
+def session(job: Job, task: Answers, more: Mapping[str, str] | None = None) -> Iterator[Session]:
     """Open the folder of results and load what the evaluation needs; on every process of a job.
 
-    What decides the result is part of the folder's config, so that changed problems or weights never pass for the old ones.
+    What decides the result is part of the folder's config, so that changed problems or weights never pass for the old ones;
+    ``more`` is what decides it besides.
     """
     config: EvalConfig = job.config
     if config.threads:
@@ -115,7 +116,7 @@ def session(job: Job, task: Answers) -> Iterator[Session]:
         if not problems:
             raise DataError(f"split={config.split}: the dataset has no problem there; choose another split or dataset")
         weights = checkpoint.weights_hash(config.run_folder / CHECKPOINT)
-        identity = {"problems": fingerprint(problems), "weights": weights, **judge.identity(config.judge)}
+        identity = {"problems": fingerprint(problems), "weights": weights, **judge.identity(config.judge), **(more or {})}
         identity |= {"examples": fingerprint(examples)} if examples else {}
         folder = Path(config.out) if config.out else config.run_folder / "eval" / job.slug
         options = {"command": job.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}

@@ -315,6 +315,7 @@ class Planning(Stage):
         return {
             "plan": list(written.kinds),
             "plan_gold": list(true.kinds),
+            "plan_steps": list(written.steps),
             "plan_operators": [" ".join(operators(step)) for step in written.steps],
             "plan_gold_operators": [" ".join(operators(step)) for step in true.steps],
             "plan_well_formed": written.is_well_formed,

@@ -231,9 +231,9 @@ def test_the_problems_may_be_those_of_a_run(tmp_path: Path) -> None:
 
 
 def test_a_writer_that_is_not_there_leaves_no_result(tmp_path: Path) -> None:
-    from latent_lab.plans.annotate import AnnotationError
+    from latent_lab.plans.asking import NoReplies
 
     asked = job("eval", overrides(tmp_path, "http://127.0.0.1:9/v1", "judge.max_attempts=1"))
-    with pytest.raises(AnnotationError, match=r"judge: 3 of 3 questions have no reply, more than judge\.max_errors=0\.1 allows"):
+    with pytest.raises(NoReplies, match=r"judge: 3 of 3 questions have no reply, more than judge\.max_errors=0\.1 allows"):
         asked.config.task.run(asked)
     assert not (tmp_path / "out" / "result.json").exists()
