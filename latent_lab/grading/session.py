@@ -110,7 +110,7 @@ def session(job: Job, task: Answers, more: Mapping[str, str] | None = None) -> I
     if config.threads:
         torch.set_num_threads(config.threads)
     trained = trained_config(config.run_folder)
-    examples = show_examples(trained, task.shots)
+    examples = show_examples(trained, task.shots, task.shots_by)
     with accelerator(config.device, config.precision) as at:
         problems = (config.dataset or trained.dataset).load(config.split)[: config.limit]
         if not problems:
@@ -136,7 +136,7 @@ def solver_of(
 ) -> tuple[Solver, checkpoint.Info, StepDecoder | None]:
     """A finished run's model, ready to answer (``dataset``: whose answers, if not those it was trained on), and what was trained
     to read its thoughts."""
-    show_examples(trained, task.shots)
+    show_examples(trained, task.shots, task.shots_by)
     backbone, info, decoder = checkpoint.load(folder / CHECKPOINT, getattr(trained.model, "dtype", "float32"))
     solver = Solver(
         reasoner=checkpoint.thinking(folder / CHECKPOINT, backbone, info).to(at.device).eval(),
@@ -183,16 +183,20 @@ def trained_config(run_folder: Path) -> TrainConfig:
     return config
 
 
-def show_examples(trained: TrainConfig, shots: int | None, problems: Sequence[Problem] = ()) -> Sequence[Problem]:
+def show_examples(trained: TrainConfig, shots: int | None, by: str | None, problems: Sequence[Problem] = ()) -> Sequence[Problem]:
     """Hand a stage that shows examples the training ``problems`` to draw them from, and return those.
 
-    They are read where none are given. ``shots`` is how many examples, None: as many as in training.
+    They are read where none are given. ``shots`` is how many examples and ``by`` how they are chosen, None: as in training.
     """
     stage = trained.stage
+    if by is not None and not (getattr(stage, "shots", 0) if shots is None else shots):
+        raise ConfigError("task.shots_by", by, "no examples are shown; allowed: null, or task.shots of 1 and more")
     if shots is not None and not hasattr(stage, "shots"):
         raise ConfigError("task.shots", shots, "this run's stage shows no examples; allowed: null, or runs of stage=planning")
     if shots is not None:
         stage.shots = shots
+    if by is not None:
+        stage.shots_by = by
     if not getattr(stage, "shots", 0):
         return ()
     if stage.examples is None:
