@@ -110,7 +110,7 @@ class Sampled(LogitsProcessor):
 
     def __init__(self, ids: Seq[str], draw: str, temperature: float, top_p: float, among: Seq[int] | None = None) -> None:
         self.ids, self.draw, self.temperature, self.top_p = list(ids), draw, temperature, top_p
-        self.among = None if among is None else set(among)
+        self.among = None if among is None else list(among)
         self.start: int | None = None
 
     def keep(self, rows: Seq[int]) -> None:
@@ -121,12 +121,13 @@ class Sampled(LogitsProcessor):
         """``[rows, tokens]`` so far and ``[rows, vocabulary]`` scores of the next token to scores."""
         self.start = input_ids.shape[1] if self.start is None else self.start
         place = input_ids.shape[1] - self.start
-        may_be = list(range(scores.shape[1])) if self.among is None else sorted(self.among)
         likeliest = scores.argmax(-1).tolist()
         for row, name in enumerate(self.ids):
             if self.among is None or likeliest[row] in self.among:
                 chance = random.Random(f"{self.draw}/{name}/{place}").random()
-                drawn = may_be[nucleus(scores[row, may_be] / self.temperature, self.top_p, chance)]
+                own = scores[row] if self.among is None else scores[row, self.among]
+                place_in_own = nucleus(own / self.temperature, self.top_p, chance)
+                drawn = place_in_own if self.among is None else self.among[place_in_own]
                 scores[row] = torch.full_like(scores[row], -torch.inf)
                 scores[row, drawn] = 0.0
         return scores

@@ -46,7 +46,8 @@ def labels(task: LabelsTask, job: Job) -> dict[str, Any]:
         raise ConfigError("judge", ", ".join(judge.names), "one model judges labels; allowed: votes=1, and no more_models")
     identity = {"label_prompts": " ".join(prompt.sha256 for prompt in task.prompts().values())}
     folder, stored = (of_run if job.config.run else of_dataset)(task, job, identity)
-    log.info("%s: %s", folder, in_words(stored))
+    if stored:  # of several processes the main one alone has judged
+        log.info("%s: %s", folder, in_words(stored))
     return stored
 
 
