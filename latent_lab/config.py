@@ -384,6 +384,8 @@ def check_evaluation(config: EvalConfig) -> None:
         raise ConfigError("judge", type(config.judge).__name__, "the rules always count here; allowed: none, openai, local")
     if getattr(config.task, "needs_talk", False) and not hasattr(config.judge, "talking"):
         raise ConfigError("judge", type(config.judge).__name__, "this task has a language model write; allowed: openai, local")
+    if getattr(config.task, "needs_judge", False) and isinstance(config.judge, Nothing | None):
+        raise ConfigError("judge", None, "this task has steps judged; allowed: rules, openai, local")
     for key in ("backend", "summariser"):
         if not isinstance(getattr(config, key), Nothing | None) and not getattr(config.task, "takes_backend", False):
             raise ConfigError(key, type(getattr(config, key)).__name__, "this task asks no model to deliberate; allowed: none")

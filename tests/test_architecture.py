@@ -229,6 +229,7 @@ def test_what_the_command_line_needs_is_imported_without_torch() -> None:
         "plans.vae",
         "plans.annotate_task",
         "plans.annotation",
+        "plans.labels_task",
     ]
     names += ["deliberation.backends", "deliberation.loop", "deliberation.rivals", "report.summarize_task", "report.summarize"]
     names += ["calls.here", "calls.wire"]

@@ -22,6 +22,7 @@ STAGES = ", ".join(options("stage"))
 NEEDED = {"folder": ["model.path=some/model"], "file": ["dataset.path=problems.jsonl"], "hub": ["dataset.name=org/name"],
           "openai": ["judge.model=org/name"], "local": ["judge.path=some/model"],
           "annotate": ["judge=local", "judge.path=some/model"],
+          "labels": ["judge=rules"],
           "stage=oracle": ["oracle=self", "stage.run=some/run"], "experiment=oracle": ["stage.run=some/run"],
           "experiment=oracle_emergent": ["stage.run=some/run"], "experiment=oracle_lora": ["stage.run=some/run"],
           **{f"oracle={kind}": ["stage=oracle", "stage.run=some/run"] for kind in ("self", "lora", "separate", "head")},

@@ -34,6 +34,7 @@ def test_every_command_composes(command: str, tmp_path: Path, monkeypatch: pytes
         "stage=0",
         "stage=3",
         "stage=planning,plan=arithmetic",
+        "stage=planning,plan=memory_reason",
         "experiment=stories_cot,seed=1",
         "experiment=gsm_hard_small,seed=1",
         "stories_hard-cot",

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -37,6 +38,12 @@ BYTES_PER_TOKEN = 4
 """What rates are reckoned with, as OpenAI does; budgets are reckoned with one."""
 FIRST_WAIT_S = 0.5
 """Wait after the first failed attempt, doubled after each further one, where the server asks for no other."""
+
+
+SAID_EVERY_S = 10.0
+"""Least time between two lines of log about calls that failed and are made again."""
+
+log = logging.getLogger(__name__)
 
 
 class CallError(ValueError):
@@ -135,6 +142,7 @@ class Client:
         self._settled = asyncio.Condition()
         self._reserved: list[tuple[int, float]] = []
         self._is_spent = False
+        self._said_at: float | None = None
         self._rates = [
             (limiter(server.requests_per_minute), lambda request: 1.0),
             (limiter(server.tokens_per_minute), lambda request: num_bytes(request) / BYTES_PER_TOKEN + self._limit(request)),
@@ -224,6 +232,7 @@ class Client:
             retry=retry_if_result(lambda outcome: outcome[0].is_transient),
             wait=self._wait,
             sleep=asyncio.sleep,
+            before_sleep=self._say,
             retry_error_callback=lambda state: state.outcome and state.outcome.result(),
         )
         _, row = await retrying(attempt)
@@ -238,6 +247,20 @@ class Client:
         if asked is None:
             asked = (wait_exponential(FIRST_WAIT_S) + wait_random(0, FIRST_WAIT_S))(state)
         return min(asked, most)
+
+    def _say(self, state: "RetryCallState") -> None:
+        """Say now and then that a call failed and is made again, or a server that is not there is silence for a minute."""
+        now = time.monotonic()
+        if (
+            state.outcome is None
+            or state.next_action is None
+            or (self._said_at is not None and now - self._said_at < SAID_EVERY_S)
+        ):
+            return
+        self._said_at = now
+        error = self._hidden(state.outcome.result()[0].error)
+        told = (self.server.base_url, error, state.attempt_number, self.server.max_attempts, state.next_action.sleep)
+        log.warning("%s: %s; call %d of at most %d for a reply, the next in %.1f s", *told)
 
     async def _attempt(self, key: str, request: Request, number: int) -> tuple[Reply, dict[str, Any]]:
         """One HTTP call, begun when rates, a free slot and the budgets allow it, and its row."""

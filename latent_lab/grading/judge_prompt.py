@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,9 +69,12 @@ class Prompt:
         return ({"role": "system", "content": filled(self.system)}, {"role": "user", "content": filled(self.user)})
 
 
-def load_prompt(name: str) -> Prompt:
-    """Read a version that comes with the package (``v1``) or a file of the same form; ValueError where it cannot be used."""
-    shipped = {path.stem.removeprefix("judge_"): path for path in sorted(PROMPTS.glob("judge_*.txt"))}
+def load_prompt(name: str, asks: str = "judge", needed: Sequence[str] = NEEDED_SLOTS) -> Prompt:
+    """Read a version that comes with the package (``v1``) or a file of the same form; ValueError where it cannot be used.
+
+    ``asks`` is what it is a version of, and ``needed`` the slots it must have.
+    """
+    shipped = {path.stem.removeprefix(f"{asks}_"): path for path in sorted(PROMPTS.glob(f"{asks}_*.txt"))}
     path = shipped.get(name) or Path(name).expanduser()
     if not path.is_file():
         raise ValueError(f"prompt={name}: there is no such file; allowed are {', '.join(shipped)}, or a file of your own")
@@ -79,10 +82,9 @@ def load_prompt(name: str) -> Prompt:
     parts = re.fullmatch(r"\[system\]\n(.*?)\n\[user\]\n(.*)", raw.decode("utf-8", "replace").strip(), re.DOTALL)
     if parts is None:
         raise ValueError(f"prompt={name}: allowed are files with a line [system] at the beginning and a line [user] further down")
-    if missing := [slot for slot in NEEDED_SLOTS if f"{{{slot}}}" not in parts[0]]:
-        raise ValueError(
-            f"prompt={name}: it has no {{{missing[0]}}}; allowed are files with {{question}}, {{output}} and {{gold}}"
-        )
+    if missing := [slot for slot in needed if f"{{{slot}}}" not in parts[0]]:
+        *others, last = (f"{{{slot}}}" for slot in needed)
+        raise ValueError(f"prompt={name}: it has no {{{missing[0]}}}; allowed are files with {', '.join(others)} and {last}")
     return Prompt(name, parts[1].strip(), parts[2].strip(), hashlib.sha256(raw).hexdigest())
 
 

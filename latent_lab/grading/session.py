@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint"
-IDENTITY = frozenset({"problems", "weights", "judge_prompt", "examples"})
+IDENTITY = frozenset({"problems", "weights", "judge_prompt", "label_prompts", "examples"})
 """Hashes in the config of an evaluation's folder, of what decides its result though no setting shows it."""
 
 
@@ -100,22 +100,23 @@ class Session:
 
 
 @contextmanager
-def session(job: Job, task: Answers) -> Iterator[Session]:
+def session(job: Job, task: Answers, more: Mapping[str, str] | None = None) -> Iterator[Session]:
     """Open the folder of results and load what the evaluation needs; on every process of a job.
 
-    What decides the result is part of the folder's config, so that changed problems or weights never pass for the old ones.
+    What decides the result is part of the folder's config, so that changed problems or weights never pass for the old ones;
+    ``more`` is what decides it besides.
     """
     config: EvalConfig = job.config
     if config.threads:
         torch.set_num_threads(config.threads)
     trained = trained_config(config.run_folder)
-    examples = show_examples(trained, task.shots)
+    examples = show_examples(trained, task.shots, task.shots_by)
     with accelerator(config.device, config.precision) as at:
         problems = (config.dataset or trained.dataset).load(config.split)[: config.limit]
         if not problems:
             raise DataError(f"split={config.split}: the dataset has no problem there; choose another split or dataset")
         weights = checkpoint.weights_hash(config.run_folder / CHECKPOINT)
-        identity = {"problems": fingerprint(problems), "weights": weights, **judge.identity(config.judge)}
+        identity = {"problems": fingerprint(problems), "weights": weights, **judge.identity(config.judge), **(more or {})}
         identity |= {"examples": fingerprint(examples)} if examples else {}
         folder = Path(config.out) if config.out else config.run_folder / "eval" / job.slug
         options = {"command": job.command, "ignore": NOT_RESULT, "overwrite": config.overwrite}
@@ -135,7 +136,7 @@ def solver_of(
 ) -> tuple[Solver, checkpoint.Info, StepDecoder | None]:
     """A finished run's model, ready to answer (``dataset``: whose answers, if not those it was trained on), and what was trained
     to read its thoughts."""
-    show_examples(trained, task.shots)
+    show_examples(trained, task.shots, task.shots_by)
     backbone, info, decoder = checkpoint.load(folder / CHECKPOINT, getattr(trained.model, "dtype", "float32"))
     solver = Solver(
         reasoner=checkpoint.thinking(folder / CHECKPOINT, backbone, info).to(at.device).eval(),
@@ -182,16 +183,20 @@ def trained_config(run_folder: Path) -> TrainConfig:
     return config
 
 
-def show_examples(trained: TrainConfig, shots: int | None, problems: Sequence[Problem] = ()) -> Sequence[Problem]:
+def show_examples(trained: TrainConfig, shots: int | None, by: str | None, problems: Sequence[Problem] = ()) -> Sequence[Problem]:
     """Hand a stage that shows examples the training ``problems`` to draw them from, and return those.
 
-    They are read where none are given. ``shots`` is how many examples, None: as many as in training.
+    They are read where none are given. ``shots`` is how many examples and ``by`` how they are chosen, None: as in training.
     """
     stage = trained.stage
+    if by is not None and not (getattr(stage, "shots", 0) if shots is None else shots):
+        raise ConfigError("task.shots_by", by, "no examples are shown; allowed: null, or task.shots of 1 and more")
     if shots is not None and not hasattr(stage, "shots"):
         raise ConfigError("task.shots", shots, "this run's stage shows no examples; allowed: null, or runs of stage=planning")
     if shots is not None:
         stage.shots = shots
+    if by is not None:
+        stage.shots_by = by
     if not getattr(stage, "shots", 0):
         return ()
     if stage.examples is None:

@@ -29,6 +29,8 @@ class Answers:
     here to be compared with, and must be asked for by this name."""
     shots: int | None = None
     """Solved training problems shown before each question (runs of ``stage=planning``); null: as many as in training."""
+    shots_by: str | None = None
+    """Which ones: ``random``, or those with the most ``similar`` questions; null: as in training."""
     max_new_tokens: int | None = None
     """Longest answer in tokens; null takes the longest training target and some room."""
     floors: bool = True
@@ -60,6 +62,8 @@ class Answers:
             raise ValueError(f"num_slots={self.num_slots}: thoughts={self.thoughts} decides the number; leave one of them out")
         if self.shots is not None and self.shots < 0:
             raise ValueError(f"shots={self.shots}: allowed are 0 and more, or null")
+        if self.shots_by not in (None, "random", "similar"):
+            raise ValueError(f"shots_by={self.shots_by}: allowed are random, similar, or null")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens={self.max_new_tokens}: allowed are 1 and more")
         try:

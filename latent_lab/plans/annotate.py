@@ -3,9 +3,9 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from latent_lab.calls.ledger import read_ledger, totals
 from latent_lab.config import NOT_RESULT, ConfigError, EvalConfig
@@ -17,19 +17,14 @@ from latent_lab.grading.statistics import wilson
 from latent_lab.job import Job
 from latent_lab.plans import annotation
 from latent_lab.plans.annotate_task import AnnotateTask
-from latent_lab.plans.annotation import KINDS, Messages, Step, Unfit
+from latent_lab.plans.annotation import KINDS, Step
+from latent_lab.plans.asking import Asker
 from latent_lab.problems import DataError, Problem, Split, fingerprint, rule_of
 from latent_lab.run import open_run, say_complete
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 PROBLEMS = "problems.jsonl"
-
-
-class AnnotationError(ValueError):
-    """A writer that could not be reached often enough; what it did write is kept, and the message says what to do."""
 
 
 def annotate(task: AnnotateTask, job: Job) -> dict[str, Any]:
@@ -73,60 +68,36 @@ class Annotator:
     """Problems on their way from question to chain."""
 
     def __init__(self, task: AnnotateTask, writer: Asking, talk: Talk, problems: Sequence[Problem], rule: str = "exact") -> None:
-        self.task, self.writer, self.talk = task, writer, talk
+        self.task, self.writer = task, writer
+        self.asker = Asker(writer, talk, task.tries)
         self.equal = Equivalence(rule), Equivalence("numeric")
         """The dataset's rule; and numbers may be written in words of a chat, as in ``18 dollars``."""
         self.problems = {p.id: p for p in problems}
         self.chains: dict[str, tuple[Step, ...]] = {}
         self.answers: dict[str, str] = {}
         """What the chains lead to."""
-        self.reasons: dict[str, str] = {}
-        """Why a problem has none."""
 
     def work(self) -> None:
-        """Ask everything; :class:`AnnotationError` where too few replies come."""
+        """Ask everything; :class:`NoReplies` where too few replies come."""
         problems, choices, order = self.problems, self.task.choices, self.task.order
         gold = {i: p.answer if self.writer.show_gold else None for i, p in problems.items()}
         asked = {i: annotation.ask_outline(p.question, gold[i], choices, order) for i, p in problems.items()}
-        outlines = self.ask(asked, lambda i, text: annotation.read_outline(text, order))
-        facts = self.ask(
+        outlines = self.asker.ask(asked, lambda i, text: annotation.read_outline(text, order))
+        facts = self.asker.ask(
             {i: annotation.ask_facts(steps) for i, steps in outlines.items()},
             lambda i, text: annotation.read_facts(text, outlines[i]),
         )
-        written = self.ask(
+        written = self.asker.ask(
             {i: annotation.ask_chain(problems[i].question, known, gold[i], choices) for i, known in facts.items()},
             lambda i, text: annotation.read_chain(text, facts[i]),
         )
         self.chains = {i: chain for i, (chain, _) in written.items()}
         self.answers = {i: answer for i, (_, answer) in written.items()}
         if self.writer.show_gold:  # the writer says what it was told, so somebody else reads where the chain leads
-            self.answers = self.ask(
+            self.answers = self.asker.ask(
                 {i: annotation.ask_answer(problems[i].question, chain, choices) for i, chain in self.chains.items()},
                 lambda _, text: annotation.read_answer(text),
             )
-
-    def ask(self, asked: Mapping[str, Messages], read: Callable[[str, str], T]) -> dict[str, T]:
-        """Ask about problems by their ids, and again for what cannot be read; what never can is left out, with the reason."""
-        found: dict[str, T] = {}
-        left = list(asked)
-        for sample in range(self.task.tries):
-            done = dict(zip(left, self.talk([asked[i] for i in left], sample) if left else [], strict=True))
-            failed = [reply.error for reply in done.values() if reply.error]
-            if len(failed) > self.writer.max_errors * len(asked):
-                raise AnnotationError(
-                    f"judge: {len(failed)} of {len(asked)} questions have no reply, more than judge.max_errors="
-                    f"{self.writer.max_errors} allows; the first: {failed[0]}. The replies that came are kept: the same command "
-                    "asks again for the others"
-                )
-            for i, reply in done.items():
-                try:
-                    if reply.error or reply.finish_reason == "length":
-                        raise Unfit("no reply" if reply.error else "cut off: judge.max_tokens is too small")
-                    found[i] = read(i, reply.text or "")
-                except Unfit as error:
-                    self.reasons[i] = str(error)
-            left = [i for i in left if i not in found]
-        return {i: found[i] for i in asked if i in found}
 
     def rows(self) -> list[dict[str, Any]]:
         """What became of each problem, in their order."""
@@ -141,7 +112,7 @@ class Annotator:
             "question": problem.question,
             "gold": problem.answer,
             "status": status,
-            "reason": self.reasons.get(problem.id) if status == "unfit" else None,
+            "reason": self.asker.reasons.get(problem.id) if status == "unfit" else None,
             "answer": answer,
             "steps": [annotation.tagged(step) for step in chain or ()],
         }

@@ -12,11 +12,12 @@ from latent_lab.grading.session import session
 from latent_lab.grading.statistics import wilson
 from latent_lab.grading.task import Answers
 from latent_lab.job import Job
-from latent_lab.plans.arithmetic import operators
-from latent_lab.plans.base import ASSIGNMENT, Label, PlanError
+from latent_lab.plans.arithmetic import Arithmetic, operators
+from latent_lab.plans.base import ASSIGNMENT, Label, Plan, PlanError
 from latent_lab.plans.measures import in_whole_blocks, told
 from latent_lab.plans.reading import Reading
 from latent_lab.plans.task import PlansTask
+from latent_lab.plans.votes import voted, votes
 from latent_lab.problems import Problem
 from latent_lab.run import say_complete
 from latent_lab.sequences import Encoded
@@ -34,22 +35,34 @@ def plans(task: PlansTask, job: Job) -> dict[str, Any]:
                 raise PlanError(f"run: {job.config.run} announces no single steps; allowed: runs of stage=planning that do")
             if reading.blocks.in_words:
                 raise PlanError(f"run: {job.config.run} announces steps in words; allowed: runs with tokens (stage.words=false)")
+            if task.votes and at.trained.stage.has_slots:
+                raise PlanError(f"task.votes={task.votes}: the plan of a run that thinks is not drawn; allowed: 0")
             exchangeable(reading.blocks.plan.labels(at.problems), task.step)  # said before anything is graded
             result, rows = at.score(at.problems)
             result["effects"] = effects(at.solver, at.problems, encoded, reading, task.step, job.config.seed)
             result["whole_blocks"] = in_whole_blocks(at.solver, at.problems, encoded, reading)
+            if task.votes:
+                result["votes"] = votes(at.solver, at.problems, encoded, rows, reading, task, job.config.seed)
             at.run.samples(rows)
             at.run.finish({"task": "plans", "run": job.config.run, "split": job.config.split, **result})
         else:
             say_complete(at.run.folder)
     result = at.run.result or {}
     log.info("%s: %s", at.run.folder, in_words(result))
-    found = result["effects"]
-    log.info(
-        "step %d announced as another kind: %.1f%% of %d do that instead; left out: %.1f%% do as the gold chain",
-        found["step"], 100 * found["exchanged"]["as_announced"]["value"], found["n"], 100 * found["left_out"]["as_gold"]["value"],
-    )  # fmt: skip
+    log.info("%s", in_a_line(result["effects"]))
+    if "votes" in result:
+        log.info("%s", voted(result["votes"]))
     return result
+
+
+def in_a_line(found: dict[str, Any]) -> str:
+    """Effects in one line for the terminal."""
+    does, key = ("do that instead", "as_announced") if "as_announced" in found["exchanged"] else ("do otherwise", "changed")
+    exchanged, left_out = 100 * found["exchanged"][key]["value"], 100 * found["left_out"]["as_gold"]["value"]
+    return (
+        f"step {found['step']} announced as another kind: {exchanged:.1f}% of {found['n']} {does}; "
+        f"left out: {left_out:.1f}% do as the gold chain"
+    )
 
 
 def effects(
@@ -58,7 +71,7 @@ def effects(
     """What is written at a step under the gold plan, with that step's block exchanged, and without it.
 
     Only steps of one kind count, and not those of none. What a step does is its operators; ``as_announced`` says whether they are
-    the kind announced, which means something for plans of operators alone, ``changed`` whether they differ from the gold plan's.
+    the kind announced (there only where kinds are operators), ``changed`` whether they differ from those under the gold plan.
     """
     plan, id_of = reading.blocks.plan, dict(zip(reading.blocks.tokens(), reading.ids, strict=True))
     labels = plan.labels(problems)
@@ -80,7 +93,7 @@ def effects(
         done[name] = [operators(line_of(row["output"], step)) for row in rows]
         hits = {
             "as_gold": [a == b for a, b in zip(done[name], want, strict=True)],
-            "as_announced": [a == [b] for a, b in zip(done[name], announced, strict=True)],
+            **({"as_announced": [a == [b] for a, b in zip(done[name], announced, strict=True)]} if is_told(plan) else {}),
             "changed": [a != b for a, b in zip(done[name], done["gold"], strict=True)],
         }
         rates = {key: wilson(sum(each), len(each)).as_dict() for key, each in hits.items()}
@@ -106,7 +119,13 @@ def forced(solver: Solver, problems: Seq[Problem], gold: Seq[Encoded], reading: 
     done = [operators(line_of(row["output"], step)) for row in rows]
     counts = Counter(" ".join(each) for each in done)
     as_announced = wilson(sum(each == [kind] for each in done), len(done)).as_dict()
-    return {"accuracy": rate(rows), "as_announced": as_announced, "operators": dict(sorted(counts.items()))}
+    told_so = {"as_announced": as_announced} if is_told(reading.blocks.plan) else {}
+    return {"accuracy": rate(rows), **told_so, "operators": dict(sorted(counts.items()))}
+
+
+def is_told(plan: Plan) -> bool:
+    """Whether a plan's kinds are operators, so that a step can be seen to do what is announced."""
+    return isinstance(plan, Arithmetic) and plan.control not in ("filler", "position")
 
 
 def drawn(kinds: Seq[str], draw: str) -> str:

@@ -1,4 +1,4 @@
-"""Solved problems shown before a question ("k-shot"), drawn from the training problems; never the problem itself. No torch."""
+"""Solved problems shown before a question ("k-shot"), chosen from the training problems; never the problem itself. No torch."""
 
 import random
 from collections import Counter
@@ -10,9 +10,11 @@ from typing import Any
 
 from latent_lab.plans.base import PlanError
 from latent_lab.problems import Problem
+from latent_lab.problems.likeness import Likeness
 from latent_lab.sequences import Encoded
 
 Ids = tuple[int, ...]
+SHOTS_BY = ("random", "similar")
 
 
 @dataclass(frozen=True)
@@ -22,18 +24,27 @@ class Examples:
     pool: Seq[Problem]
     """The training problems."""
     seed: int
+    by: str = "random"
+    """``random``; or the most ``similar`` questions, the most similar one last: steps and answers have no say in it."""
 
     @cached_property
     def _askings(self) -> Mapping[str, int]:
         return Counter(p.question for p in self.pool)
 
+    @cached_property
+    def _likeness(self) -> Likeness:
+        return Likeness(self.pool)
+
     def drawn(self, problem: Problem, count: int) -> list[Problem]:
-        """The examples for one problem: none asks the same. They depend on seed, id and pool alone."""
+        """The examples for one problem: none asks the same. They depend on its question, id, seed and pool alone."""
         same = self._askings.get(problem.question, 0)
         if count > len(self.pool) - same:
             raise PlanError(
                 f"shots={count}: there are {len(self.pool) - same} training problems besides {problem.id}; allowed: up to that"
             )
+        if self.by == "similar":
+            nearest = (-self._likeness.to(problem.question)).argsort(kind="stable")[:count]
+            return [self.pool[i] for i in reversed(nearest)]
         rng = random.Random(f"{self.seed}/{problem.id}")
         some = rng.sample(self.pool, min(count + same, len(self.pool)))
         return [p for p in some if p.question != problem.question][:count]

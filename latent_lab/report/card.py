@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from latent_lab.backbone import ModelError, Scratch, digit_tokenizer
 from latent_lab.config import NOT_RESULT, EvalConfig
 from latent_lab.files import atomic, write_lines
 from latent_lab.grading.session import trained_config
+from latent_lab.grading.statistics import wilson
 from latent_lab.job import Job
 from latent_lab.problems import SPLITS, DataError, Dataset, Problem, Split, fingerprint
 from latent_lab.problems.files import NoSplit
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 PROBLEMS, FIGURE = "problems.jsonl", "card.png"
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 PARTS = ("question", "chain", "answer")
+BETWEEN_DIGITS = re.compile(r"(?<=\d),(?=\d{3})")
+"""A comma within a number."""
 
 
 def data_card(task: DataCard, job: Job) -> dict[str, Any]:
@@ -114,6 +118,10 @@ def describe(
         "sizes": {split: len(splits[split]) if split in splits else None for split in SPLITS},
         "missing": missing,
         "overlaps": {f"{a}_{b}": len(asked[a] & asked[b]) for a, b in combinations(splits, 2)},
+        "answer_in_question": {
+            split: wilson(sum(stands_in(p.answer, p.question) for p in those), len(those)).as_dict()
+            for split, those in splits.items()
+        },
         "repeated": {split: len(those) - len(asked[split]) for split, those in splits.items()},
         "tokenizer": name,
         "tokens": {part: summary(lengths[part]) for part in PARTS},
@@ -121,6 +129,12 @@ def describe(
         "without_steps": steps.count(0),
         "histograms": {**{f"{part}_tokens": histogram(lengths[part]) for part in PARTS}, "steps": histogram(steps)},
     }
+
+
+def stands_in(answer: str, question: str) -> bool:
+    """Whether an answer can be copied from its question: as whole words or numbers there, in whatever case."""
+    wanted, text = (BETWEEN_DIGITS.sub("", each.casefold()).strip() for each in (answer, question))
+    return bool(wanted) and re.search(rf"(?<!\w)(?<!\d\.){re.escape(wanted)}(?!\w|\.\d)", text) is not None
 
 
 def tokenizer_of(given: str | None, problems: Sequence[Problem], split: str) -> tuple[Tokenizer, str]:
@@ -169,5 +183,7 @@ def in_words(result: dict[str, Any]) -> list[str]:
         f"steps {span(result['steps'])}, {result['without_steps']} problems without; tokens ({result['tokenizer']}): "
         + ", ".join(f"{part} {span(result['tokens'][part])}" for part in PARTS),
         "questions in two splits: " + (", ".join(f"{count} in {pair}" for pair, count in shared.items()) or "none"),
+        "gold answer in its question: "
+        + ", ".join(f"{split} {100 * s['value']:.1f}%" for split, s in result["answer_in_question"].items() if s["n"]),
         f"shortcut floors: {floors_said or 'none'}",
     ]

@@ -3,7 +3,6 @@
 A rule gives the credit expected on a problem, from 0 (wrong) to 1 (right). Each is the floor an accuracy must be held against.
 """
 
-import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -13,11 +12,11 @@ from latent_lab.grading.answers import is_equal, normalise
 from latent_lab.grading.statistics import mean_interval, wilson
 from latent_lab.problems import Problem
 from latent_lab.problems.checks import is_number
+from latent_lab.problems.likeness import SAME, Likeness
 
 Rule = Callable[[Problem], float]
 
 NUMBER = re.compile(r"(?<![\w.])-?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?(?!\w)|(?<![\w.])-?\.[0-9]+")
-WORD = re.compile(r"\w+")
 MOST_COMPARED = 20_000
 """Training problems that a question is compared with at most: the first ones."""
 
@@ -80,35 +79,14 @@ def by_steps(train: Sequence[Problem]) -> Rule:
 def nearest(train: Sequence[Problem]) -> Rule:
     """Give the answer of the training question most like the one asked, itself excluded; of several the first.
 
-    Likeness is the cosine between sets of words, each weighted by how rare it is among the questions compared.
+    See :class:`latent_lab.problems.likeness.Likeness`.
     """
-    import numpy as np
-
     known = train[:MOST_COMPARED]
-    bags = [words(problem.question) for problem in known]
-    holders: dict[str, list[int]] = defaultdict(list)
-    for index, bag in enumerate(bags):
-        for word in bag:
-            holders[word].append(index)
-    weight = {word: math.log((1 + len(known)) / len(where)) ** 2 for word, where in holders.items()}
-    where = {word: np.asarray(indices) for word, indices in holders.items()}
-    norms = np.asarray([math.sqrt(sum(weight[word] for word in sorted(bag))) or 1.0 for bag in bags])
-    same: dict[str, list[int]] = defaultdict(list)
-    for index, problem in enumerate(known):
-        same[problem.question].append(index)
+    likeness = Likeness(known)
 
     def rule(problem: Problem) -> float:
-        likeness = np.zeros(len(known))
-        for word in sorted(words(problem.question) & holders.keys()):  # sorted: sums of floats depend on their order
-            likeness[where[word]] += weight[word]
-        likeness /= norms
-        likeness[same.get(problem.question, [])] = -1
-        best = int(likeness.argmax())
-        return credit([known[best].answer], problem) if likeness[best] >= 0 else 0.0
+        found = likeness.to(problem.question)
+        best = int(found.argmax())
+        return credit([known[best].answer], problem) if found[best] > SAME else 0.0
 
     return rule
-
-
-def words(text: str) -> set[str]:
-    """The different words and numbers of a text, in small letters."""
-    return set(WORD.findall(text.casefold()))

@@ -193,7 +193,7 @@ def work(config: TrainConfig, at: Accelerator, run: Run, start: Path | None) -> 
     backbone = continued(config.model, start) if start else config.model.load(problems)
     config.stage.prepare(backbone, problems, Path(config.outputs))
     backbone = wrap(backbone, config.peft, start)
-    show_examples(config, None, problems)
+    show_examples(config, None, None, problems)
     course = StageCourse(config, at, backbone, problems, valid)
     weight, kind = config.stage.step_supervision()
     if weight:

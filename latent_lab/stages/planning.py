@@ -13,7 +13,7 @@ from latent_lab.loop import Loop, Segments
 from latent_lab.plans.arithmetic import operators
 from latent_lab.plans.base import Plan, PlanError
 from latent_lab.plans.embedded import Embedded
-from latent_lab.plans.examples import Examples
+from latent_lab.plans.examples import SHOTS_BY, Examples
 from latent_lab.plans.layout import PLACES, TOKEN, Blocks
 from latent_lab.plans.reading import Reading
 from latent_lab.problems import Problem
@@ -77,6 +77,8 @@ class Planning(Stage):
     shots: int = 0
     """Solved problems shown before each question, in training and evaluation alike, drawn from the training problems by the run's
     seed and the problem's id; never the problem itself."""
+    shots_by: str = "random"
+    """Which ones: ``random``, or those with the most ``similar`` questions, the most similar one last."""
 
     stages: list[int] = field(default_factory=lambda: [0])
     """Stages trained one after another: at stage k the first k steps are no text but thoughts, each after its block."""
@@ -121,6 +123,9 @@ class Planning(Stage):
         """Raise :class:`PlanError` unless so many examples can be shown."""
         if self.shots < 0:
             raise PlanError(f"shots={self.shots}: allowed are 0 and more")
+        one_of(self, "shots_by", SHOTS_BY)
+        if not self.shots and self.shots_by != "random":
+            raise PlanError(f"shots_by={self.shots_by}: shots=0 shows no examples; allowed: leave it out, or shots of 1 and more")
         if self.shots and (self.has_slots or self.text_sees != "all"):
             given = f"stages={self.stages}" if self.has_slots else f"text_sees={self.text_sees}"
             reason = "an example has no thoughts to show" if self.has_slots else "a question's examples would be hidden from it"
@@ -218,7 +223,7 @@ class Planning(Stage):
     def show(self, problems: Seq[Problem], seed: int) -> None:
         """Draw the examples from these training problems."""
         self.check_shots()
-        self.examples = Examples(problems, seed)
+        self.examples = Examples(problems, seed, self.shots_by)
 
     def shown(self, problems: Seq[Problem], tokenizer: Tokenizer) -> list[tuple[int, ...]]:
         """Problems as examples: question, plan, steps and answer with its end, as they are learned where none are shown."""
@@ -315,6 +320,7 @@ class Planning(Stage):
         return {
             "plan": list(written.kinds),
             "plan_gold": list(true.kinds),
+            "plan_steps": list(written.steps),
             "plan_operators": [" ".join(operators(step)) for step in written.steps],
             "plan_gold_operators": [" ".join(operators(step)) for step in true.steps],
             "plan_well_formed": written.is_well_formed,

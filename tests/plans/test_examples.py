@@ -1,6 +1,7 @@
 """Solved problems before a question: which, in what layout, and that there is room for them."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 from latent_lab.backbone import ModelError, Pretrained, Scratch
 from latent_lab.config import ConfigError
 from latent_lab.grading.evaluate import Solver
-from latent_lab.grading.session import check_room, trained_config
+from latent_lab.grading.session import check_room, show_examples, trained_config
 from latent_lab.plans.arithmetic import Arithmetic
 from latent_lab.plans.base import Plan, PlanError
 from latent_lab.plans.examples import Examples
@@ -110,6 +111,24 @@ def test_no_example_asks_the_same_and_all_depend_on_seed_and_id_alone() -> None:
     assert str(error.value) == "shots=39: there are 38 training problems besides 0; allowed: up to that"
 
 
+def test_similar_examples_have_the_most_similar_questions_the_most_similar_last() -> None:
+    pool = [
+        Problem("0", "Tom has 3 red apples.", (), "1"),
+        Problem("1", "Ann sells fish.", ("How many pears has Tom?",), "2"),  # a chain has no say
+        Problem("2", "How many pears has Tom?", (), "3"),
+        Problem("3", "How many pears has Ann?", (), "4"),
+        Problem("4", "Who came?", (), "5"),
+    ]
+    examples = Examples(pool, seed=0, by="similar")
+    asked = Problem("new", "How many pears has Tom?", (), "9")
+    assert [p.id for p in examples.drawn(asked, 2)] == ["0", "3"]  # 2 asks the same
+    assert [p.id for p in examples.drawn(asked, 4)] == ["4", "1", "0", "3"]  # of equals the earlier counts as nearer
+    assert [p.id for p in examples.drawn(replace(asked, id="other", steps=("Who?",), answer="1"), 2)] == ["0", "3"]
+    assert examples.drawn(asked, 2) == Examples(pool, seed=7, by="similar").drawn(asked, 2)
+    with pytest.raises(PlanError, match=r"^shots=5: there are 4 training problems besides new; allowed: up to that$"):
+        examples.drawn(asked, 5)
+
+
 def test_every_problem_has_its_own_examples_whatever_else_is_asked() -> None:
     backbone = Scratch(layers=1, width=32, heads=2, positions=128).load([ASKED, *POOL])
     stage = ready(backbone, Arithmetic(), shots=1)
@@ -150,6 +169,7 @@ def test_a_problem_without_room_is_named() -> None:
     ("settings", "message"),
     [
         ({"shots": -1}, "shots=-1: allowed are 0 and more"),
+        ({"shots_by": "similar"}, "shots_by=similar: shots=0 shows no examples; allowed: leave it out, or shots of 1 and more"),
         ({"shots": 1, "stages": [1]}, "shots=1: an example has no thoughts to show; allowed with stages=[1]: 0"),
         (
             {"shots": 1, "text_sees": "segment"},
@@ -175,6 +195,15 @@ def test_a_run_is_trained_and_asked_with_examples_and_asked_with_more_or_none(tm
         stored = yaml.safe_load((out / "config.yaml").read_text()).get("examples")
         assert stored == (fingerprint(trained_config(run).dataset.load("train")) if shots != 0 else None)
     assert texts[None] != texts[0] or texts[None] != texts[4]
+    similar = trained_config(run)
+    show_examples(similar, 4, "similar")
+    assert (similar.stage.shots, similar.stage.examples.by) == (4, "similar")
+    assert evaluate(run, "task.shots_by=similar", f"out={tmp_path / 'similar'}", "limit=2")["accuracy"]["n"] == 2
+    with pytest.raises(ConfigError) as error:
+        evaluate(run, "task.shots_by=similar", "task.shots=0")
+    assert str(error.value) == ("task.shots_by: given similar; no examples are shown; allowed: null, or task.shots of 1 and more")
+    with pytest.raises(ConfigError, match=r"^task\.shots_by: given near; allowed: random, similar, or null$"):
+        evaluate(run, "task.shots_by=near")
     with pytest.raises(ModelError, match=r"^problem .*: with 30 examples before it its prompt has \d+ tokens; the model has"):
         evaluate(run, "task.shots=30", f"out={tmp_path / 'crowded'}")
     with pytest.raises(ModelError, match=r"^problem .*: with 30 examples before it"):

@@ -1,5 +1,7 @@
 """What a result says of plans, held against counts by hand; the gold plan is given, and nothing besides."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,12 +12,13 @@ from latent_lab.backbone import Scratch
 from latent_lab.grading.calculator import Calculator, Vocabulary
 from latent_lab.grading.evaluate import Solver
 from latent_lab.plans.arithmetic import Arithmetic
-from latent_lab.plans.base import PlanError
-from latent_lab.plans.effects import changed, effects, line_of
+from latent_lab.plans.base import Plan, PlanError
+from latent_lab.plans.effects import changed, effects, in_a_line, line_of
 from latent_lab.plans.forcing import GoldPlan
 from latent_lab.plans.information import by_chance, entropy, frequent, most_frequent, mutual_information, normalised
 from latent_lab.plans.losses import losses, losses_by_kind
 from latent_lab.plans.measures import alarm, information, steps_as_gold, told
+from latent_lab.plans.words import MemoryReason
 from latent_lab.problems import Problem
 from latent_lab.reasoner import LatentReasoner
 from latent_lab.sequences import IGNORE
@@ -24,13 +27,13 @@ from latent_lab.stages.planning import Planning
 PROBLEMS = [Problem("p", "How many?", ("<<1+2=3>>", "<<3*2=6>>"), "6"), Problem("q", "Who?", ("<<9-2=7>>",), "7")]
 
 
-def setting(**settings: Any) -> tuple[Planning, Solver, Any]:
+def setting(plan: Plan | None = None, problems: Sequence[Problem] = PROBLEMS, **settings: Any) -> tuple[Planning, Solver, Any]:
     torch.manual_seed(0)
-    backbone = Scratch(layers=1, width=32, heads=2, positions=128).load(PROBLEMS)
+    backbone = Scratch(layers=1, width=32, heads=2, positions=128).load(problems)
     stage = Planning(num_prefix=1, num_special=1, **settings)
-    stage.plan = Arithmetic()  # type: ignore[misc]
-    stage.prepare(backbone, PROBLEMS, None)  # type: ignore[arg-type]
-    encoded = stage.encode(PROBLEMS, backbone.tokenizer)
+    stage.plan = plan or Arithmetic()  # type: ignore[misc]
+    stage.prepare(backbone, problems, None)  # type: ignore[arg-type]
+    encoded = stage.encode(problems, backbone.tokenizer)
     reasoner = LatentReasoner(backbone.model, backbone.tokens).eval()
     return stage, Solver(reasoner, backbone, stage, 0, 0, max_new_tokens=40), encoded
 
@@ -214,6 +217,18 @@ def test_a_block_is_exchanged_or_left_out_before_one_step_alone() -> None:
     assert changed(encoded[0], 1, other).plans == (first, other, last)
     assert changed(encoded[0], 0, ()).plans == ((), second, last)
     assert [line_of("a\nb", step) for step in (0, 1, 2)] == ["a", "b", ""]
+
+
+def test_where_kinds_are_no_operators_nothing_is_said_of_doing_as_announced() -> None:
+    tagged = [Problem("m", "Is it?", ("[rag]: 1+2", "[reason]: 3*2"), "6"), Problem("r", "Who?", ("[reason]: 9-2",), "7")]
+    for plan, problems, said in ((Arithmetic(), PROBLEMS, "do that instead"), (MemoryReason(), tagged, "do otherwise")):
+        stage, solver, encoded = setting(plan, problems)
+        assert stage.reading is not None
+        found = effects(solver, problems, encoded, stage.reading, 0, 0)
+        is_there = {"as_announced" in each for each in (found["exchanged"], found["gold"], *found["forced"].values())}
+        assert is_there == {said == "do that instead"}
+        line = rf"step 0 announced as another kind: [\d.]+% of 2 {said}; left out: [\d.]+% do as the gold chain"
+        assert re.fullmatch(line, in_a_line(found))
 
 
 def test_an_exchange_is_held_against_the_gold_plan_on_the_same_problems() -> None:

@@ -33,7 +33,8 @@ def guesses(folder: Path) -> list[str]:
 def test_a_model_does_what_is_announced_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = train(tmp_path, *SETTINGS, *guesses(tmp_path), "stage.epochs=[10]", "eval_every=100", base=())
     for step in (0, 1):
-        found = evaluate(run, "task=plans", f"task.step={step}", f"out={tmp_path / str(step)}")
+        drawn = ["task.votes=3"] if step else []
+        found = evaluate(run, "task=plans", f"task.step={step}", *drawn, f"out={tmp_path / str(step)}")
         effects = found["effects"]
         assert (effects["step"], effects["n"], effects["kinds"]) == (step, 60, ["*", "+", "-"])
         assert effects["gold"]["as_gold"]["value"] > 0.95
@@ -52,7 +53,9 @@ def test_a_model_does_what_is_announced_for_it(tmp_path: Path, monkeypatch: pyte
     operators = found["plans"]["operators"]
     assert operators["bits"] == pytest.approx(found["plans"]["kinds"]["bits"], abs=0.1)  # the kind tells all
     assert len(rows(tmp_path / "1" / "samples.jsonl")) == 60
-    assert evaluate(run, "task=plans", "task.step=1", f"out={tmp_path / '1'}") == found
+    assert found["votes"]["plans"]["different_plans"] > 1.5  # guesses, drawn
+    assert (found["votes"]["plans"]["accuracy"]["value"], found["votes"]["greedy"]) == (1.0, 1.0)
+    assert evaluate(run, "task=plans", "task.step=1", "task.votes=3", f"out={tmp_path / '1'}") == found
     monkeypatch.setattr(Session, "score", None)  # what cannot be is said before anything is graded
     with pytest.raises(PlanError, match=r"^task\.step=9: an exchange takes two kinds, 0 are announced there; allowed: another$"):
         evaluate(run, "task=plans", "task.step=9")

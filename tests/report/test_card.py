@@ -10,7 +10,7 @@ from latent_lab.config import ConfigError
 from latent_lab.job import job
 from latent_lab.problems import DataError
 from latent_lab.problems.files import File
-from latent_lab.report.card import summary
+from latent_lab.report.card import stands_in, summary
 from latent_lab.report.card_figure import binned, limit, reach_of
 from latent_lab.run import RunConflict
 from tests.tiny import result, rows, save_hub_model
@@ -109,6 +109,8 @@ def test_what_a_card_says_of_four_problems(tmp_path: Path, tiny: list[str]) -> N
     assert found["sizes"] == {"train": 3, "valid": 1, "test": 4}
     assert found["overlaps"] == {"train_valid": 1, "train_test": 1, "valid_test": 0}
     assert found["repeated"] == {"train": 0, "valid": 0, "test": 1}
+    can_be_copied = {split: (each["value"], each["n"]) for split, each in found["answer_in_question"].items()}
+    assert can_be_copied == {"train": (0.0, 3), "valid": (0.0, 1), "test": (0.5, 4)}  # "2 and 0?", twice
     assert (found["missing"], found["without_steps"]) == ({}, 1)
     assert found["histograms"]["steps"] == {"0": 1, "1": 3}
     assert found["steps"] == {"mean": 0.75, "min": 0, "p5": 0, "p25": 0, "p50": 1, "p75": 1, "p95": 1, "max": 1}
@@ -119,6 +121,23 @@ def test_what_a_card_says_of_four_problems(tmp_path: Path, tiny: list[str]) -> N
         "first_number": 0.5,
         "last_number": 0.0,
     }
+
+
+@pytest.mark.parametrize(
+    ("answer", "question", "is_there"),
+    [
+        ("5", "He has 5.", True),
+        ("5", "He has 15 or 52, or 5.5, or 0.5.", False),
+        ("1000", "It costs $1,000.", True),
+        ("1,000", "It costs 1000 dollars", True),
+        ("Paris", "Is PARIS in France?", True),
+        ("no", "Is it known?", False),
+        ("a lempus", "Is Tom a lempus or a yumpus?", True),
+        ("", "Is it?", False),
+    ],
+)
+def test_an_answer_stands_in_its_question_as_a_whole_word_or_number(answer: str, question: str, is_there: bool) -> None:
+    assert stands_in(answer, question) is is_there
 
 
 def test_lengths_are_those_of_the_sequence(tmp_path: Path, tiny: list[str]) -> None:
@@ -206,14 +225,15 @@ def test_changed_problems_never_pass_for_the_old_ones(tmp_path: Path, tiny: list
 def test_one_line_for_each_main_fact(tmp_path: Path, tiny: list[str], caplog) -> None:
     with caplog.at_level(logging.INFO):
         made, _ = card(tmp_path, *tiny)
-    said = caplog.messages[-5:]
+    said = caplog.messages[-6:]
     assert said[0] == f"{made}: problems.jsonl, card.png, result.json"
     assert said[1] == "4 problems of file (test); splits: train 3, valid 1, test 4"
     assert said[2].startswith(
         "steps 0.8 (0 to 1), 1 problems without; tokens (digit-level, made from the train split): question "
     )
     assert said[3] == "questions in two splits: 1 in train and valid, 1 in train and test"
-    assert said[4].startswith("shortcut floors: majority by steps 75.0% [30.1, 95.4], first number 50.0% [15.0, 85.0], ")
+    assert said[4] == "gold answer in its question: train 0.0%, valid 0.0%, test 50.0%"
+    assert said[5].startswith("shortcut floors: majority by steps 75.0% [30.1, 95.4], first number 50.0% [15.0, 85.0], ")
 
 
 def test_without_a_dataset_it_is_that_of_the_run(tmp_path: Path) -> None:
