@@ -9,7 +9,6 @@ import tiny
 from faultserver import FaultServer, answer
 
 from latent_lab.config import ConfigError
-from latent_lab.grading.agreement import cohen_kappa
 from latent_lab.job import job
 from latent_lab.plans.annotation import Unfit
 from latent_lab.plans.asking import NoReplies
@@ -114,13 +113,6 @@ def test_labels_are_compared_step_by_step_and_intervals_are_over_chains() -> Non
     # Agreed 3/5; by chance 2/5 * 1/5 + 3/5 * 3/5 = 11/25.
     assert found["cohen_kappa"]["value"] == pytest.approx((15 - 11) / (25 - 11))
     assert found["constant"] == 0.6
-
-
-def test_kappa_resamples_owners_and_stays_the_same_where_each_has_one_unit() -> None:
-    one, other = list("aabbabab"), list("abbbaabb")
-    assert cohen_kappa(one, other, owners=range(8)) == cohen_kappa(one, other)
-    grouped = cohen_kappa(one, other, owners=list("xxyyzzww"))
-    assert (grouped.value, grouped.n) == (cohen_kappa(one, other).value, 4)
 
 
 def test_first_errors_are_counted_by_kind_and_by_the_label_of_their_step() -> None:
