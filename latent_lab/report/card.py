@@ -114,6 +114,7 @@ def describe(
         "sizes": {split: len(splits[split]) if split in splits else None for split in SPLITS},
         "missing": missing,
         "overlaps": {f"{a}_{b}": len(asked[a] & asked[b]) for a, b in combinations(splits, 2)},
+        "is_one_for_all": is_one_for_all(splits),
         "repeated": {split: len(those) - len(asked[split]) for split, those in splits.items()},
         "tokenizer": name,
         "tokens": {part: summary(lengths[part]) for part in PARTS},
@@ -121,6 +122,12 @@ def describe(
         "without_steps": steps.count(0),
         "histograms": {**{f"{part}_tokens": histogram(lengths[part]) for part in PARTS}, "steps": histogram(steps)},
     }
+
+
+def is_one_for_all(splits: dict[Split, list[Problem]]) -> bool:
+    """Whether the test split is all the other problems again, as where one file is divided for training and tested whole."""
+    held = {split: {(p.id, p.question) for p in those} for split, those in splits.items()}
+    return held.pop("test", set()) == set().union(*held.values()) and len(splits) > 1
 
 
 def tokenizer_of(given: str | None, problems: Sequence[Problem], split: str) -> tuple[Tokenizer, str]:
@@ -168,6 +175,8 @@ def in_words(result: dict[str, Any]) -> list[str]:
         f"{result['n']} problems of {result['dataset']} ({result['split']}); splits: {sizes}",
         f"steps {span(result['steps'])}, {result['without_steps']} problems without; tokens ({result['tokenizer']}): "
         + ", ".join(f"{part} {span(result['tokens'][part])}" for part in PARTS),
-        "questions in two splits: " + (", ".join(f"{count} in {pair}" for pair, count in shared.items()) or "none"),
+        "questions in two splits: "
+        + (", ".join(f"{count} in {pair}" for pair, count in shared.items()) or "none")
+        + ("; one file stands for all splits: train or test on it, not both" if result.get("is_one_for_all") else ""),
         f"shortcut floors: {floors_said or 'none'}",
     ]
