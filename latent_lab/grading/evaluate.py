@@ -271,7 +271,7 @@ class Solver:
             replies.append(Reply(problem.id, text, len(written) + stopped, prompt.num_slots, stopped, columns=noted))
         if self.options and control is None:
             rows = [row[: row.index(eos)] if eos in row else row for row in new]
-            chosen = likeliest(self, prompts, rows, [self.options[p.id] for p in problems])
+            chosen = likeliest(self, prompts, rows, [self.options.get(p.id, {}) for p in problems])
             replies = [replace(r, columns=r.columns | {"option": one}) for r, one in zip(replies, chosen, strict=True)]
         return replies
 

@@ -64,10 +64,11 @@ class Session:
         started = time.monotonic()
         rows = solver.graded(problems, encoded, quiet=False)
         seconds = time.monotonic() - started
+        options, solver.options = solver.options, {}  # whatever else it is asked is not for them
         gold = [self.trained.stage.sequence(p, solver.backbone.tokens, self.info.stage) for p in encoded]
         result = {
             **summary(rows),
-            **of_options(solver.options, rows),
+            **of_options(options, rows),
             **processes(dataset, self.trained.stage, self.info.stage, problems, rows),
             **(self.trained.stage.measures(solver, problems, encoded, rows) if with_floors else {}),
             "floors": floors(solver, encoded, problems, self.info.majority) if with_floors else {},

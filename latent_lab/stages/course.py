@@ -219,8 +219,9 @@ def work(config: TrainConfig, at: Accelerator, run: Run, start: Path | None) -> 
     solver = course.solver(info.stage)
     solver.options = options_of(config.dataset, config.stage, valid, best.tokenizer)
     rows = solver.graded(valid, course.valid)
+    options, solver.options = solver.options, {}  # whatever else it is asked is not for them
     measured = config.stage.measures(solver, valid, course.valid, rows)  # before rows are written: it notes something in them
-    chosen, process = of_options(solver.options, rows), processes(config.dataset, config.stage, info.stage, valid, rows)
+    chosen, process = of_options(options, rows), processes(config.dataset, config.stage, info.stage, valid, rows)
     run.samples(rows)
     return {
         "split": "valid",

@@ -117,6 +117,7 @@ def test_where_there_is_no_room_no_option_is_chosen_and_no_control_is_asked(back
     filled = [5] * (solver.room - len(longest.question) - 3)
     assert likeliest(solver, [prompt], [filled], options) != [None]
     assert likeliest(solver, [prompt], [[*filled, 5]], options) == [None]
+    assert likeliest(solver, [prompt], [[]], [{}]) == [None]
     thinking = GraphCurriculum(stages=[2])
     assert "option" not in solver_on(backbone, thinking, 2).graded(PROBLEMS, thinking.encode(PROBLEMS, TOKENIZER), "zeroed")[0]
 
