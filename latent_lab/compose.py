@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from latent_lab.config import GROUPS, ConfigError, meant
-from latent_lab.overrides import check_grammar, config_folder, given
+from latent_lab.overrides import check_grammar, config_folder, given, option
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError)
 
@@ -136,7 +136,7 @@ def explained(error: Exception, door: str, overrides: list[str]) -> ConfigError:
         if isinstance(cause, ValidationError):
             return ConfigError(key, value, f"allowed: {allowed_type(root, key)}{suffix}")
         if isinstance(cause, ConfigAttributeError | ConfigKeyError):
-            return unknown_key(root, key, value, suffix)
+            return unknown_key(root, key, value, overrides, suffix)
     reason = " ".join(str(cause).split())
     # What is left has no words of its own for the key: the culprit is the override that composes no more.
     for count in range(len(overrides)):
@@ -148,7 +148,7 @@ def explained(error: Exception, door: str, overrides: list[str]) -> ConfigError:
     return ConfigError(f"{door}.yaml", None, reason)
 
 
-def unknown_key(root: DictConfig, key: str, value: Any, suffix: str = "") -> ConfigError:
+def unknown_key(root: DictConfig, key: str, value: Any, overrides: list[str], suffix: str = "") -> ConfigError:
     """The error for a key nobody declared; names the keys beside it, and the one that was probably meant."""
     parent = key.rpartition(".")[0]
     node = OmegaConf.select(root, parent) if parent else root
@@ -156,7 +156,9 @@ def unknown_key(root: DictConfig, key: str, value: Any, suffix: str = "") -> Con
         return ConfigError(key, value, f"{parent} is null; allowed: only after {parent}=OPTION")
     known = sorted(dotted_keys(OmegaConf.to_container(root)), key=lambda name: name.rpartition(".")[0] != parent)
     beside = ", ".join(dotted_keys({str(name): None for name in node})) or "none"
-    return ConfigError(key, value, f"there is no such key; allowed: {beside}{meant(key, [*known, *GROUPS])}{suffix}")
+    chosen = option(parent, overrides) if parent in GROUPS else None
+    missing = f"{parent}={chosen} has no such key" if chosen else "there is no such key"
+    return ConfigError(key, value, f"{missing}; allowed: {beside}{meant(key, [*known, *GROUPS])}{suffix}")
 
 
 def dotted_keys(plain: Any, prefix: str = "") -> Iterator[str]:

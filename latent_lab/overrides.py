@@ -133,13 +133,20 @@ def combinations(overrides: list[str], loader: ConfigLoader) -> list[list[str]]:
 
 
 def given(key: str, overrides: list[str]) -> str | None:
-    """What the command line says about ``key`` or something inside or around it (the last word counts), or None."""
-    for override in map(parse, reversed(overrides)):
-        names = (f"{key}.", f"{override.key_or_group}.")
-        if names[0].startswith(names[1]) or names[1].startswith(names[0]):
-            value = override.value()
-            return value if isinstance(value, str) else override.get_value_string()
+    """What the command line says about ``key`` or something inside it, else about what is around it (the last word counts)."""
+    parsed = [*map(parse, reversed(overrides))]
+    inside = [each for each in parsed if f"{each.key_or_group}.".startswith(f"{key}.")]
+    around = [each for each in parsed if f"{key}.".startswith(f"{each.key_or_group}.")]
+    for override in (*inside, *around):
+        value = override.value()
+        return value if isinstance(value, str) else override.get_value_string()
     return None
+
+
+def option(group: str, overrides: list[str]) -> str | None:
+    """The option of a group that the command line names last, or None."""
+    named = [each.value() for each in map(parse, overrides) if each.key_or_group == group]
+    return named[-1] if named and isinstance(named[-1], str) else None
 
 
 def slug(overrides: list[str]) -> str:

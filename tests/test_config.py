@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from latent_lab.problems.arithmetic import Arithmetic
 from latent_lab.problems.hub import Hub
 from latent_lab.stages.curriculum import Curriculum
 
+PRETRAINED_KEYS = ", ".join(field.name for field in fields(Pretrained))
 TRAIN_KEYS, STAGE_KEYS, OPTIM_KEYS = (
     ", ".join(field.name for field in fields(each)) for each in (TrainConfig, Curriculum, Optim)
 )
@@ -120,7 +122,7 @@ def test_a_key_given_in_place_of_its_variable_is_not_repeated(finished: Path) ->
 
 
 def test_a_key_given_where_none_belongs_is_not_repeated(finished: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^judge\.api_key: given \*\*\*; there is no such key; allowed: ") as wrong:
+    with pytest.raises(ConfigError, match=r"^judge\.api_key: given \*\*\*; judge=openai has no such key; allowed: ") as wrong:
         job("eval", [f"run={finished / 'stage=3,seed=1'}", "judge=openai", "judge.model=m", "judge.api_key=sk-123"])
     assert "sk-123" not in str(wrong.value)
 
@@ -183,6 +185,19 @@ def test_every_recipe_begins_with_its_command() -> None:
         assert command.startswith(f"# python -m latent_lab.train experiment={file.stem} ")
 
 
+def test_every_recipe_of_a_paper_begins_with_the_published_number() -> None:
+    presets = {file.stem: file.read_text().splitlines()[1] for file in (config_folder() / "experiment").glob("*.yaml")}
+    papers = {name.removesuffix("_small") for name in presets} & {name for name in presets if f"{name}_small" in presets}
+    assert papers == {
+        *("coconut_gsm8k", "coconut_prosqa", "coconut_prontoqa", "superposition", "cocoracle", "codi_gsm8k"),
+        *("icot_gsm8k", "icot_multiplication"),
+    }
+    for name in papers | {"planning_gsm8k", "memory_reason"}:
+        assert re.search(r"     published: (about )?[0-9.]+( \+/- [0-9.]+)? %.*not re-run here$", presets[name]), name
+    recipe = (config_folder() / "experiment" / "icot_gsm8k.yaml").read_text().replace("\n# ", " ")
+    assert "skips batches longer than 150 tokens; here no row is skipped" in recipe
+
+
 def test_a_sign_before_a_key_changes_nothing() -> None:
     assert job("train", ["+stage=3", "++seed=1"]).command == job("train", ["stage=3", "seed=1"]).command
 
@@ -239,6 +254,11 @@ def test_an_evaluation_stands_for_its_run_even_where_it_bears_its_name(finished:
         (
             ["++stage.foo=1"],
             f"stage.foo: given 1; there is no such key; allowed: {STAGE_KEYS}",
+        ),
+        (["model=gpt2", "model.layers=1"], f"model.layers: given 1; model=gpt2 has no such key; allowed: {PRETRAINED_KEYS}"),
+        (
+            ["model.dtipe=float32", "model=gpt2"],
+            f"model.dtipe: given float32; model=gpt2 has no such key; allowed: {PRETRAINED_KEYS}; did you mean model.dtype?",
         ),
         (["stage=99"], f"stage: given 99; allowed: {STAGES}"),
         (["stage="], f"stage: given nothing; allowed: {STAGES}"),

@@ -20,6 +20,7 @@ from latent_lab.batching import Batch, collate
 from latent_lab.grading.answers import REASONS, TOO_LONG, Equivalence, Grading, digits_right, is_integer, normalise
 from latent_lab.grading.calculator import Calculator, Vocabulary
 from latent_lab.grading.interleaved import in_place, thought_through
+from latent_lab.grading.options import Options, likeliest
 from latent_lab.grading.statistics import mean_interval, wilson
 from latent_lab.problems import Problem
 from latent_lab.problems.arithmetic import sum_asked
@@ -119,6 +120,8 @@ class Solver:
     """What writes the results of steps for the model; None: nothing does."""
     processor: Callable[[Batch], LogitsProcessor] | None = None
     """What else has a say in each token of a batch of prompts."""
+    options: dict[str, Options] = field(default_factory=dict)
+    """By problem id the answers to choose from; where there are any, a reply notes the likeliest of them."""
 
     @property
     def controls(self) -> tuple[str, ...]:
@@ -266,6 +269,10 @@ class Solver:
             text = self.backbone.tokenizer.decode(self.layout.plain(written))
             noted = self.layout.columns(problem, [*before, *row])
             replies.append(Reply(problem.id, text, len(written) + stopped, prompt.num_slots, stopped, columns=noted))
+        if self.options and control is None:
+            rows = [row[: row.index(eos)] if eos in row else row for row in new]
+            chosen = likeliest(self, prompts, rows, [self.options.get(p.id, {}) for p in problems])
+            replies = [replace(r, columns=r.columns | {"option": one}) for r, one in zip(replies, chosen, strict=True)]
         return replies
 
     def generate(self, batch: Batch, ends: list[int], edit: ThoughtEdit | None) -> Tensor:

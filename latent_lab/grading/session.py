@@ -18,6 +18,8 @@ from latent_lab.config import NOT_RESULT, ConfigError, EvalConfig, Nothing, Trai
 from latent_lab.grading import judge
 from latent_lab.grading.evaluate import Solver, floors, in_words, summary, teacher_forced
 from latent_lab.grading.judges import Asking
+from latent_lab.grading.options import of_options, options_of
+from latent_lab.grading.process import processes
 from latent_lab.grading.task import Answers
 from latent_lab.grading.tools import add_tools, with_tools
 from latent_lab.job import Job
@@ -57,12 +59,17 @@ class Session:
         solver = self.solver
         encoded = self.trained.stage.encode(problems, solver.backbone.tokenizer)
         check_room(encoded, self.trained.stage, solver.backbone)
+        dataset = self.config.dataset or self.trained.dataset
+        solver.options = options_of(dataset, self.trained.stage, problems, solver.backbone.tokenizer)
         started = time.monotonic()
         rows = solver.graded(problems, encoded, quiet=False)
         seconds = time.monotonic() - started
+        options, solver.options = solver.options, {}  # whatever else it is asked is not for them
         gold = [self.trained.stage.sequence(p, solver.backbone.tokens, self.info.stage) for p in encoded]
         result = {
             **summary(rows),
+            **of_options(options, rows),
+            **processes(dataset, self.trained.stage, self.info.stage, problems, rows),
             **(self.trained.stage.measures(solver, problems, encoded, rows) if with_floors else {}),
             "floors": floors(solver, encoded, problems, self.info.majority) if with_floors else {},
             "teacher_forced_exact": teacher_forced(solver, gold),

@@ -108,6 +108,10 @@ class StrategyQA(Hub):
     valid_split: str | None = None
     equivalence: ClassVar[str] = "yes_no"
 
+    def choices_of(self, problem: Problem) -> tuple[str, ...]:
+        """Return the answers that there are."""
+        return ("True", "False")
+
     def problem(self, row: Row, stem: str) -> Problem:
         """Turn one row into a Problem, or raise :class:`DataError`."""
         record = mapping(row.record, row.where)

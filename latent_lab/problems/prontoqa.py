@@ -91,6 +91,10 @@ class ProntoQA(OneByOne):
                 problem = written(f"{split}-{index}", chains, sides, properties, self, rng)
                 return replace(problem, steps=taken_apart(problem.steps)) if self.is_apart else problem
 
+    def choices_of(self, problem: Problem) -> tuple[str, ...]:
+        """Return the answers that there are."""
+        return ("True", "False")
+
     def shortcuts(self) -> dict[str, Callable[[Problem], float]]:
         """Rules that answer without following the chain."""
         return {name: lambda problem, rule=rule: credit(rule, problem) for name, rule in RULES.items()}  # type: ignore[misc]

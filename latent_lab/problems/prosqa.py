@@ -11,11 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from latent_lab.problems import DataError, Problem, Split
 from latent_lab.problems.files import File, Row, find, is_int, mapping, names, wrong
 from latent_lab.problems.generated import Generated
+from latent_lab.problems.graph_process import PROCESSES, SENTENCE, nodes_of, process
 from latent_lab.problems.graphs import CONCEPTS, NAMES, Graph, distances, frontiers, shortcuts, shortest_path_nodes
 
 FORMS = ("text", "terse", "symbolic")
@@ -23,7 +24,6 @@ BALANCES = ("none", "depth")
 MOST_NODES = 40  # two people and the 38 concepts there are names for
 FITTED_ON = 2_000  # training problems that the logistic regression among the shortcut rules is fitted on
 QUESTION = re.compile(r"((?:Every \w+ is a \w+\. |\w+ is a \w+\. )+)Is (\w+) a (\w+) or (\w+)\?")
-SENTENCE = re.compile(r"(?:Every )?(\w+) is a (\w+)\.")
 
 
 @dataclass
@@ -60,6 +60,8 @@ class ProsQA(Generated):
     """Problems generated for testing."""
     size: int | None = None
     """Problems of whichever split is loaded; null takes the three above, and all problems of a file."""
+    processes: ClassVar[tuple[str, ...]] = PROCESSES
+    """What may become of a written chain; see :meth:`process`."""
 
     def __post_init__(self) -> None:
         if self.form not in FORMS:
@@ -112,6 +114,18 @@ class ProsQA(Generated):
         dataset = replace(self, size=FITTED_ON, augmentations=1)
         dataset = dataset if has_train else replace(dataset, path=None)
         return shortcuts(dataset.load("train"))
+
+    def choices_of(self, problem: Problem) -> tuple[str, ...]:
+        """Return both answers that the question leaves, in its order."""
+        symbols, options = problem.meta["idx_to_symbol"], problem.meta["options"]
+        if self.form == "symbolic":
+            return tuple(map(str, options))
+        named = [symbols[option] for option in options]
+        return tuple(named if self.form == "terse" else (is_a(symbols[problem.meta["root"]], name) for name in named))
+
+    def process(self, problem: Problem, chain: str, is_right: bool, left_out: str | None = None) -> str:
+        """Name what became of the chain of one reply; see :mod:`latent_lab.problems.graph_process`."""
+        return process(problem.meta, nodes_of(problem.meta, self.form, chain, left_out), is_right, left_out)
 
     def _read(self, path: str, split: Split) -> list[Problem]:
         problems = [

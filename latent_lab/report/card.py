@@ -118,6 +118,7 @@ def describe(
         "sizes": {split: len(splits[split]) if split in splits else None for split in SPLITS},
         "missing": missing,
         "overlaps": {f"{a}_{b}": len(asked[a] & asked[b]) for a, b in combinations(splits, 2)},
+        "is_one_for_all": is_one_for_all(splits),
         "answer_in_question": {
             split: wilson(sum(stands_in(p.answer, p.question) for p in those), len(those)).as_dict()
             for split, those in splits.items()
@@ -135,6 +136,12 @@ def stands_in(answer: str, question: str) -> bool:
     """Whether an answer can be copied from its question: as whole words or numbers there, in whatever case."""
     wanted, text = (BETWEEN_DIGITS.sub("", each.casefold()).strip() for each in (answer, question))
     return bool(wanted) and re.search(rf"(?<!\w)(?<!\d\.){re.escape(wanted)}(?!\w|\.\d)", text) is not None
+
+
+def is_one_for_all(splits: dict[Split, list[Problem]]) -> bool:
+    """Whether the test split is all the other problems again, as where one file is divided for training and tested whole."""
+    held = {split: {(p.id, p.question) for p in those} for split, those in splits.items()}
+    return held.pop("test", set()) == set().union(*held.values()) and len(splits) > 1
 
 
 def tokenizer_of(given: str | None, problems: Sequence[Problem], split: str) -> tuple[Tokenizer, str]:
@@ -182,7 +189,9 @@ def in_words(result: dict[str, Any]) -> list[str]:
         f"{result['n']} problems of {result['dataset']} ({result['split']}); splits: {sizes}",
         f"steps {span(result['steps'])}, {result['without_steps']} problems without; tokens ({result['tokenizer']}): "
         + ", ".join(f"{part} {span(result['tokens'][part])}" for part in PARTS),
-        "questions in two splits: " + (", ".join(f"{count} in {pair}" for pair, count in shared.items()) or "none"),
+        "questions in two splits: "
+        + (", ".join(f"{count} in {pair}" for pair, count in shared.items()) or "none")
+        + ("; one file stands for all splits: train or test on it, not both" if result.get("is_one_for_all") else ""),
         "gold answer in its question: "
         + ", ".join(f"{split} {100 * s['value']:.1f}%" for split, s in result["answer_in_question"].items() if s["n"]),
         f"shortcut floors: {floors_said or 'none'}",

@@ -69,7 +69,8 @@ def subtitle(result: dict[str, Any]) -> str:
     """The sizes of all splits, what they share, and the tokenizer."""
     sizes = ", ".join(f"{split} {'none' if size is None else f'{size:,}'}" for split, size in result["sizes"].items())
     shared = sum(result["overlaps"].values())
-    return f"splits: {sizes}  |  questions in two splits: {shared:,}  |  tokenizer: {Path(result['tokenizer']).name}"
+    repeated = "one file stands for all" if result.get("is_one_for_all") else f"{shared:,}"
+    return f"splits: {sizes}  |  questions in two splits: {repeated}  |  tokenizer: {Path(result['tokenizer']).name}"
 
 
 def draw_histogram(axes: "Axes", title: str, counts: dict[int, int]) -> None:

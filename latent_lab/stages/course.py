@@ -20,6 +20,8 @@ from latent_lab.engine import STATE, Engine
 from latent_lab.files import atomic, remove
 from latent_lab.grading.answers import Equivalence, Grading
 from latent_lab.grading.evaluate import Solver, floors, in_words, rate, summary, teacher_forced
+from latent_lab.grading.options import of_options, options_of
+from latent_lab.grading.process import processes
 from latent_lab.grading.session import check_room, show_examples
 from latent_lab.job import Job
 from latent_lab.problems import Problem, rule_of
@@ -215,12 +217,17 @@ def work(config: TrainConfig, at: Accelerator, run: Run, start: Path | None) -> 
     best, info, _ = checkpoint.load(run.folder / CHECKPOINT)
     course.backbone, course.reasoner = best, checkpoint.thinking(run.folder / CHECKPOINT, best, info).to(at.device)
     solver = course.solver(info.stage)
+    solver.options = options_of(config.dataset, config.stage, valid, best.tokenizer)
     rows = solver.graded(valid, course.valid)
+    options, solver.options = solver.options, {}  # whatever else it is asked is not for them
     measured = config.stage.measures(solver, valid, course.valid, rows)  # before rows are written: it notes something in them
+    chosen, process = of_options(options, rows), processes(config.dataset, config.stage, info.stage, valid, rows)
     run.samples(rows)
     return {
         "split": "valid",
         **summary(rows),
+        **chosen,
+        **process,
         **measured,
         "floors": floors(solver, course.valid, valid, info.majority),
         "teacher_forced_exact": teacher_forced(solver, [config.stage.sequence(p, best.tokens, info.stage) for p in course.valid]),

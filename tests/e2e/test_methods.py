@@ -1,6 +1,7 @@
 """Every method trains, is graded, and answers from its checkpoint as it did in training; every recipe takes a few steps."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,11 @@ def test_a_method_trains_and_answers_from_its_checkpoint_as_it_did_in_training(n
     for key in ("accuracy", "floors", "teacher_forced_exact", "thoughts_per_answer", "tokens_per_answer"):
         assert again[key] == stored[key], key
     assert rows(tmp_path / "again" / "samples.jsonl") == rows(run / "samples.jsonl")
+    assert again.get("process") == stored.get("process")
+    named = [row.get("process") for row in rows(run / "samples.jsonl")]
+    counted = {name: round(share["value"] * 9) for name, share in stored.get("process", {None: {"value": 1}}).items()}
+    assert {name: count for name, count in counted.items() if count} == Counter(named)
+    assert (None in counted) == (base(name) is SUMS)
 
 
 VARIANTS = [

@@ -8,9 +8,9 @@ import pytest
 from latent_lab.backbone import ModelError
 from latent_lab.config import ConfigError
 from latent_lab.job import job
-from latent_lab.problems import DataError
+from latent_lab.problems import DataError, Problem
 from latent_lab.problems.files import File
-from latent_lab.report.card import stands_in, summary
+from latent_lab.report.card import is_one_for_all, stands_in, summary
 from latent_lab.report.card_figure import binned, limit, reach_of
 from latent_lab.run import RunConflict
 from tests.tiny import result, rows, save_hub_model
@@ -234,6 +234,28 @@ def test_one_line_for_each_main_fact(tmp_path: Path, tiny: list[str], caplog) ->
     assert said[3] == "questions in two splits: 1 in train and valid, 1 in train and test"
     assert said[4] == "gold answer in its question: train 0.0%, valid 0.0%, test 50.0%"
     assert said[5].startswith("shortcut floors: majority by steps 75.0% [30.1, 95.4], first number 50.0% [15.0, 85.0], ")
+
+
+def test_a_single_file_is_said_to_stand_for_all_splits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "sums.jsonl"
+    path.write_text("\n".join(json.dumps({"question": f"{i} + 1", "answer": str(i + 1)}) for i in range(60)))
+    with caplog.at_level(logging.INFO):
+        _, found = card(tmp_path, "dataset=file", f"dataset.path={path}")
+    assert found["is_one_for_all"] is True
+    shared = ", ".join(f"{found['sizes'][split]} in {split} and test" for split in ("train", "valid"))
+    assert (
+        caplog.messages[-3] == f"questions in two splits: {shared}; one file stands for all splits: train or test on it, not both"
+    )
+
+
+def test_only_a_test_split_that_is_all_the_rest_again_is_one_file() -> None:
+    one, two, three = (Problem(str(i), f"{i}?", (), "1") for i in range(3))
+    assert is_one_for_all({"train": [one, two], "valid": [three], "test": [one, two, three]})
+    assert is_one_for_all({"train": [one, two], "test": [two, one]})
+    assert not is_one_for_all({"train": [one, two], "valid": [three], "test": [three]})
+    assert not is_one_for_all({"train": [one], "test": [one, two]})
+    assert not is_one_for_all({"train": [one, two], "valid": [three]})
+    assert not is_one_for_all({"test": [one]})
 
 
 def test_without_a_dataset_it_is_that_of_the_run(tmp_path: Path) -> None:
