@@ -4,10 +4,13 @@ import csv
 import hashlib
 import io
 import json
+import logging
 import re
 import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
@@ -15,12 +18,16 @@ from typing import Any, NamedTuple, TypeGuard
 from latent_lab.problems import DataError, Problem, Split
 from latent_lab.problems.checks import is_number
 
+log = logging.getLogger(__name__)
+
 SUFFIXES = (".csv", ".json", ".jsonl", ".parquet", ".txt")
 STEMS: dict[Split, tuple[str, ...]] = {
     "train": ("train",),
     "valid": ("valid", "validation", "val", "dev"),
     "test": ("test",),
 }
+NAME = "id"
+"""The field that names problems in the files which this laboratory writes, and in many others."""
 
 
 class NoSplit(DataError):
@@ -106,8 +113,11 @@ class Records:
             )
         return part
 
-    def local(self, path: Path, split: Split) -> list[Problem]:
+    def local(self, given: str, split: Split) -> list[Problem]:
         """Read a split from a folder of files, or from one file: wholly the test split, divided for training."""
+        if not given:
+            raise DataError(f"dataset.path is empty: give a file ({', '.join(SUFFIXES)}) or a folder of them")
+        path = Path(given).expanduser()
         if path.is_dir() and (split == "test" or find(path, "valid")):
             return self._read(found(path, split))
         problems = self._read(found(path, "train") if path.is_dir() else path)
@@ -143,9 +153,23 @@ class File(Records):
 
     def load(self, split: Split) -> list[Problem]:
         """Read one whole split, or raise :class:`DataError` naming file, row and field."""
-        if not self.path:
-            raise DataError(f"dataset.path is empty: give a file ({', '.join(SUFFIXES)}) or a folder of them")
-        return self.local(Path(self.path).expanduser(), split)
+        problems = self.local(self.path, split)
+        if not self.id and have_names(problems):
+            tell_of_names(self.path)
+        return problems
+
+
+def have_names(problems: Sequence[Problem]) -> bool:
+    """Say whether a field ``id``, which nobody chose, would name every problem."""
+    given = [problem.meta.get(NAME) for problem in problems]
+    different = {str(name).strip() for name in given if is_int(name) or isinstance(name, str)}
+    return len(different) == len(given)
+
+
+@cache
+def tell_of_names(path: str) -> None:
+    """Say so once for each path. They are not taken unasked: two splits may have equal ones, and chance goes by names."""
+    log.warning("%s: its field '%s' names no problem, their rows do; dataset.id=%s takes it", path, NAME, NAME)
 
 
 def found(folder: Path, split: Split) -> Path:

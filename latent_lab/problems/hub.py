@@ -1,7 +1,6 @@
 """Problems from any dataset of the Hugging Face hub; no code of a dataset is ever run."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from latent_lab.problems import SPLITS, DataError, Problem, Split
 from latent_lab.problems.files import NoSplit, Records, Row, first_line
@@ -35,7 +34,7 @@ class Hub(Records):
         if name is None:
             raise no_split(self.name, split, [each for each in SPLITS if published[each]])
         if self.path is not None:
-            return self.local(Path(self.path).expanduser(), split)
+            return self.local(self.path, split)
         problems = self.download(name)
         is_divided = self.valid_split is None and split != "test"
         return self.share(problems, split) if is_divided else problems

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from latent_lab.problems import DataError, Problem, Split
-from latent_lab.problems.files import File, Row, find, is_int, mapping, names, wrong
+from latent_lab.problems.files import Records, Row, find, is_int, mapping, names, wrong
 from latent_lab.problems.generated import Generated
 from latent_lab.problems.graph_process import PROCESSES, SENTENCE, nodes_of, process
 from latent_lab.problems.graphs import CONCEPTS, NAMES, Graph, distances, frontiers, shortcuts, shortest_path_nodes
@@ -130,7 +130,7 @@ class ProsQA(Generated):
     def _read(self, path: str, split: Split) -> list[Problem]:
         problems = [
             problem if self.form == "text" else WRITTEN[self.form](problem.id, graph_of(problem))
-            for problem in GraphFile(path=path).load(split)
+            for problem in GraphFile().local(path, split)
             if self.min_hops <= problem.meta["hops"] <= self.max_hops
         ]
         if not problems:
@@ -217,7 +217,7 @@ def meta_of(graph: Graph) -> dict[str, Any]:
     }
 
 
-class GraphFile(File):
+class GraphFile(Records):
     """A published file of ProsQA; every row's graph is checked, and its sentences must be those of the graph."""
 
     def problem(self, row: Row, stem: str) -> Problem:

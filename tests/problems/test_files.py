@@ -1,4 +1,5 @@
 import json
+import logging
 
 import pyarrow
 import pytest
@@ -344,6 +345,25 @@ def test_ids_that_cannot_be_used(tmp_path):
     assert message(path, id="number") == (
         f"{path}, record 1, field 'number': missing among 'question', 'steps', 'answer', 'key': add it, or name it by dataset.id"
     )
+
+
+def test_a_field_of_ids_that_nobody_took_is_told_once(tmp_path, caplog):
+    path = write(tmp_path / "data.jsonl", [RECORD | {"id": "2024-1"}, RECORD | {"id": 7}])
+    with caplog.at_level(logging.WARNING):
+        assert [problem.id for problem in load(path)] == ["data-1", "data-2"]
+        load(path)
+        assert caplog.messages == [f"{path}: its field 'id' names no problem, their rows do; dataset.id=id takes it"]
+        caplog.clear()
+        assert [problem.id for problem in load(path, id="id")] == ["2024-1", "7"]
+        assert caplog.messages == []
+
+
+@pytest.mark.parametrize("ids", [("a", "a "), ("1", 1), ("a", 1.5), ("a", ...)])
+def test_ids_that_could_not_be_taken_are_not_recommended(tmp_path, caplog, ids):
+    path = write(tmp_path / "data.jsonl", [RECORD if each is ... else RECORD | {"id": each} for each in ids])
+    with caplog.at_level(logging.WARNING):
+        load(path)
+    assert caplog.messages == []
 
 
 # Published files
