@@ -63,7 +63,7 @@ def test_every_prompt_that_comes_along_has_its_slots_and_a_version() -> None:
     for file in files:
         kind, _, name = file.stem.partition("_")
         prompt = load_prompt(kind, name)
-        assert name.endswith("_v1")
+        assert file.stem.endswith("_v1")
         assert "{" not in prompt.filled(dict.fromkeys(SLOTS[kind], "")).replace(r"\boxed{}", "")
 
 
