@@ -1,5 +1,6 @@
 """Cutting by tokens, and prompts that are checked for their slots: exact strings."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_every_prompt_that_comes_along_has_its_slots_and_a_version() -> None:
         kind, _, name = file.stem.partition("_")
         prompt = load_prompt(kind, name)
         assert file.stem.endswith("_v1")
-        assert "{" not in prompt.filled(dict.fromkeys(SLOTS[kind], "")).replace(r"\boxed{}", "")
+        assert not re.search(r"\{\w+\}", prompt.filled(dict.fromkeys(SLOTS[kind], "")))
 
 
 def test_a_prompt_is_filled_in_one_pass() -> None:
