@@ -54,6 +54,7 @@ NOT_RESULT = frozenset(
         "overwrite",
         "micro_batch_size",
         "eval_batch_size",
+        "eval_at_start",
         "log_every",
         "save_every",
         *(f"{group}.{key}" for group in ("judge", "backend", "summariser") for key in REACHING),
@@ -157,6 +158,8 @@ class TrainConfig:
     """The same for the validation split alone."""
     eval_every: int | None = None
     """Steps between validations; null validates at the end of each epoch."""
+    eval_at_start: bool = False
+    """Validate when a stage begins, too, before its first step, as ``valid/accuracy_at_start``; it chooses no weights."""
     log_every: int = 10
     """Steps between two lines of metrics."""
     save_every: float = 60

@@ -110,6 +110,17 @@ def shares(numbers: Sequence[int], rank: int, world: int, micro: int | None) -> 
     return [mine[i : i + micro] for i in range(0, most, micro)]
 
 
+def beginnings(course: Course) -> tuple[dict[int, Phase], int]:
+    """After how many steps each phase begins (one without steps never does), and how many there are in all."""
+    begun: dict[int, Phase] = {}
+    total = 0
+    for phase in course.phases:
+        if steps := phase.num_steps(course.num_batches(phase)):
+            begun[total] = phase
+        total += steps
+    return begun, total
+
+
 class Engine:
     """Trains a learner on a course inside a run."""
 
@@ -119,7 +130,7 @@ class Engine:
         self.learner, *self.optimizers = accelerator.prepare(learner, *optimizers(learner, config.optim))
         self.peaks = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
         self.at = Position()
-        self.total = sum(phase.num_steps(course.num_batches(phase)) for phase in course.phases)
+        self.beginnings, self.total = beginnings(course)
         self.total = self.total if config.max_steps is None else min(self.total, config.max_steps)
         self.saved_at = time.monotonic()
 
@@ -135,6 +146,8 @@ class Engine:
         started = time.monotonic() - self.at.seconds
         with progress("training", self.total, unit="steps", is_main=self.accelerator.is_main_process) as advance:
             advance(self.at.step)
+            if not self.at.step:
+                self._validate_beginning()
             for phase, numbers, ends_epoch, ends_phase in self._steps():
                 is_logged = ends_phase or (self.at.step + 1) % self.config.log_every == 0
                 metrics = self._step(phase, numbers, is_logged)
@@ -146,6 +159,7 @@ class Engine:
                 is_end = phase.is_validated and (ends_phase or (ends_epoch and every is None))
                 if is_end or self.at.step == self.total or (every and self.at.step % every == 0):
                     self._validate(phase)
+                self._validate_beginning()  # here, not before the next step: a state saved in between stands after its row
                 advance(1)
                 self._save_if_due()
         self.at.seconds = time.monotonic() - started
@@ -220,10 +234,7 @@ class Engine:
         return dict(zip(values, summed.tolist(), strict=True))
 
     def _validate(self, phase: Phase) -> None:
-        self.learner.eval()
-        scores = self.course.validate(phase)
-        self.run.log({"stage": phase.stage, **scores, "seconds": round(self.at.seconds, 3)}, self.at.step)
-        accuracy = scores["valid/accuracy"]
+        accuracy = self._score(phase, "")
         log.info("step %d of %d, stage %d: accuracy %.1f%% on validation", self.at.step, self.total, phase.stage, 100 * accuracy)
         counts = phase is self.course.phases[-1] or self.at.step == self.total
         if counts and (self.at.best is None or accuracy > self.at.best):
@@ -231,6 +242,21 @@ class Engine:
             with self._folder("checkpoint") as folder:
                 if self.accelerator.is_main_process:
                     self.course.save(folder, phase)
+
+    def _validate_beginning(self) -> None:
+        """If a phase is about to begin and it was asked for, note how good the model is at it already; no weights are chosen."""
+        phase = self.beginnings.get(self.at.step) if self.config.eval_at_start and self.at.step < self.total else None
+        if phase and phase.is_validated:
+            accuracy = self._score(phase, "_at_start")
+            log.info("stage %d begins: accuracy %.1f%% on validation", phase.stage, 100 * accuracy)
+
+    def _score(self, phase: Phase, suffix: str) -> float:
+        """Validate, add the scores to the metrics under their names and the suffix, and return the accuracy."""
+        self.learner.eval()
+        scores = self.course.validate(phase)
+        named = {f"{name}{suffix}": value for name, value in scores.items()}
+        self.run.log({"stage": phase.stage, **named, "seconds": round(self.at.seconds, 3)}, self.at.step)
+        return float(scores["valid/accuracy"])
 
     def _folder(self, name: str) -> AbstractContextManager[Path]:
         main, barrier = self.accelerator.is_main_process, self.accelerator.wait_for_everyone
@@ -258,4 +284,5 @@ class Engine:
             self.accelerator.load_state(str(state), strict=all(p.requires_grad for p in self.plain.parameters()))
             self.at = Position(**json.loads((state / POSITION).read_text(encoding="utf-8")))
             log.info("continuing from step %d of %d", self.at.step, self.total)
-        self.run.rewind(self.at.step)
+        # Without a state everything is done again, a validation before the first step too.
+        self.run.rewind(self.at.step if state.exists() else -1)

@@ -18,7 +18,7 @@ class Phase:
     fresh_each_epoch: bool = False
     """Do so at each of its epochs."""
     is_validated: bool = True
-    """Whether its end is worth a validation."""
+    """Whether its end, and its beginning where that is asked for, is worth a validation."""
 
     def num_steps(self, num_batches: int) -> int:
         """Optimiser steps, with ``num_batches`` in a full epoch; at least one unless ``epochs`` is 0."""

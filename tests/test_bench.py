@@ -1,15 +1,16 @@
 """make bench: the ratio is ours over theirs, and both sides do what the row says."""
 
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from latent_lab.bench import timing
+from latent_lab.bench import timing, waiting
 from latent_lab.bench.answering import counting, length, one_at_a_time, questions, solver_of
 from latent_lab.bench.steps import TOKENS, batch, model, peak, training_step
-from latent_lab.bench.timing import Row, compare, row_of
-from latent_lab.bench.waiting import first_step
+from latent_lab.bench.timing import Row, compare, row_of, timed
+from latent_lab.bench.waiting import first_step, graphs_row
 from latent_lab.reasoner import LatentReasoner
 from latent_lab.sequences import IGNORE
 
@@ -72,6 +73,29 @@ def test_both_ways_of_answering_write_as_many_tokens_as_the_question_says(mean: 
     # What a reply counts has the first token of the answer, which the question gave, as well.
     assert [reply.num_tokens - 1 for reply in solver.replies(some)] == [length(p) for p in some]
     assert one_at_a_time(solver, some) == [length(p) for p in some]
+
+
+def test_cpu_time_is_not_that_of_waiting() -> None:
+    assert timed(lambda: time.sleep(0.2), time.process_time) < 0.1 < timed(lambda: time.sleep(0.2))
+
+
+@pytest.mark.parametrize("form", ["text", "symbolic"])
+def test_graphs_a_second_are_those_drawn_by_the_cpu_seconds_it_took(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[str, int, str]] = []
+    seconds = iter([9.0, 0.01, 0.04, 0.02])  # the first time does not count
+
+    def measured(work: timing.Work, clock: object) -> float:
+        made = work()
+        assert isinstance(made, list)
+        drawn.append((str(clock), len(made), made[0].question))
+        return next(seconds)
+
+    monkeypatch.setattr(waiting, "timed", measured)
+    row = graphs_row(form, n=3, size=50)
+    assert row == Row(f"graphs of ProsQA, {form}, a second of CPU time", 2_500, 2_000, 1_875, 3_750, 3, is_speedup=True)
+    assert {(clock, count) for clock, count, _ in drawn} == {(str(time.process_time), 50)}
+    assert len({question for *_, question in drawn}) == 4  # drawn anew each time
+    assert all(question.startswith("<eos>") == (form == "symbolic") for *_, question in drawn)
 
 
 def test_a_start_that_fails_says_what_the_command_said(tmp_path: Path) -> None:

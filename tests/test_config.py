@@ -378,6 +378,7 @@ def test_a_key_below_an_option_nobody_chose(finished: Path) -> None:
         (["stage.stages=[0, 2]"], "stage.stages=0+2"),
         (["model=folder", "model.path='a b/c'"], "model=folder,model.path=a_b_c"),
         (["tracker=wandb", "tracker.project=x", "device=cpu", "threads=2", "log_every=1", "outputs=/x"], "default"),
+        (["eval_at_start=true"], "default"),
         (["precision=fp32"], "precision=fp32"),
     ],
 )

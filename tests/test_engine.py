@@ -258,6 +258,12 @@ def test_no_steps_at_all_grade_what_was_loaded(tmp_path: Path) -> None:
     assert (tmp_path / "checkpoint").is_dir()
 
 
+def test_graded_as_loaded_again_after_a_kill_it_has_one_row(tmp_path: Path) -> None:
+    first = fit(tmp_path, Numbers(OneNumber(), TEN), max_steps=0)  # the engine ends before a run has its result
+    assert fit(tmp_path, Numbers(OneNumber(), TEN), max_steps=0) == first
+    assert len(first) == 1
+
+
 @pytest.mark.parametrize("kind", ["autoregressive", "linear"])
 def test_muon_takes_the_matrices_of_the_blocks_and_adamw_all_else(kind: str) -> None:
     config = job("train", list(TINY)).config
@@ -338,6 +344,49 @@ def test_validations_come_when_they_were_asked_for(tmp_path: Path, settings: dic
     assert validated(fit(tmp_path, course, **settings)) == expected
 
 
+@pytest.mark.parametrize(
+    ("phases", "settings", "expected"),
+    [
+        ([Phase(0, 2.6), Phase(1, 1)], {}, [(0, 0), (13, 1)]),
+        ([Phase(0, 1), Phase(1, 1)], {"eval_every": 2}, [(0, 0), (5, 1)]),
+        ([Phase(0, 0), Phase(1, 1), Phase(2, 0), Phase(3, 1), Phase(4, 0)], {}, [(0, 1), (5, 3)]),  # without steps none begins
+        ([Phase(0, 1, is_validated=False), Phase(1, 1), Phase(2, 1, is_validated=False)], {}, [(5, 1)]),
+        ([Phase(0, 1), Phase(1, 1)], {"max_steps": 5}, [(0, 0)]),
+        ([Phase(0, 1), Phase(1, 1)], {"max_steps": 6}, [(0, 0), (5, 1)]),
+        ([Phase(0, 1), Phase(1, 1)], {"max_steps": 0}, []),
+        ([Phase(0, 1), Phase(1, 1)], {"eval_at_start": False}, []),
+    ],
+)
+def test_when_a_phase_begins_it_validates_if_asked(tmp_path: Path, phases: Any, settings: dict[str, Any], expected: Any) -> None:
+    metrics = fit(tmp_path, Numbers(OneNumber(), TEN, phases, batch_size=2), **({"eval_at_start": True} | settings))
+    assert [(row["step"], row["stage"]) for row in metrics if "valid/accuracy_at_start" in row] == expected
+
+
+def test_what_is_scored_at_the_start_is_the_model_before_its_first_step_and_nothing_else_changes(tmp_path: Path) -> None:
+    def metrics(name: str, **settings: Any) -> list[dict[str, Any]]:
+        torch.manual_seed(0)
+        return fit(tmp_path / name, Candid(Noisy(), TEN, [Phase(0, 1), Phase(1, 1)], batch_size=2), **settings)
+
+    asked = metrics("asked", eval_at_start=True)
+    # Learning begins at w = 0, and stage 1 where stage 0 ended.
+    (ended,) = (row["valid/accuracy"] for row in asked if row["step"] == 5 and "valid/accuracy" in row)
+    at_start = [row for row in asked if "valid/accuracy_at_start" in row]
+    assert at_start == [
+        {"step": 0, "stage": 0, "valid/accuracy_at_start": 0.0},
+        {"step": 5, "stage": 1, "valid/accuracy_at_start": ended},
+    ]
+    assert [row for row in asked if row not in at_start] == metrics("unasked")
+    first, second = ((tmp_path / name / "checkpoint/w.json").read_text() for name in ("asked", "unasked"))
+    assert first == second
+
+
+def test_the_weights_a_last_phase_begins_with_are_not_its_best(tmp_path: Path) -> None:
+    course = Numbers(OneNumber(), TEN, [Phase(0, 1)], batch_size=2, accuracies=[0.9, 0.1])
+    with engine(tmp_path, course, eval_at_start=True) as at:
+        position = at.fit()
+    assert (position.best, position.best_step) == (0.1, 5)
+
+
 def test_the_best_of_the_last_phase_is_kept_and_of_equals_the_first(tmp_path: Path) -> None:
     learner = OneNumber()
     course = Numbers(learner, TEN, [Phase(0, 1), Phase(1, 1)], batch_size=2, accuracies=[0.9, 0.9, 0.5, 0.7, 0.7, 0.6])
@@ -403,7 +452,16 @@ class Mortal(Numbers):
     def validate(self, phase: Phase) -> dict[str, float]:
         if self.dies_while == "validating" and len(self.seen) == self.dies_at:
             raise Killed
+        if self.dies_while == f"stage {phase.stage} begins" and len(self.seen) == self.dies_at:
+            raise Killed
         return super().validate(phase)
+
+
+class Candid(Mortal):
+    """Its accuracy is the number it has learned."""
+
+    def validate(self, phase: Phase) -> dict[str, float]:
+        return {"valid/accuracy": super().validate(phase) and self.learner.w.item()}
 
 
 @pytest.mark.parametrize(
@@ -436,3 +494,33 @@ def test_a_killed_run_continues_to_the_same_numbers(tmp_path: Path, name: str, d
     assert continued.seen == unbroken.seen[dies_at - 1 :]
     assert [p.tolist() for p in continued.learner.parameters()] == [p.tolist() for p in unbroken.learner.parameters()]
     assert (tmp_path / "run/checkpoint/w.json").read_text() == (tmp_path / "unbroken/checkpoint/w.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("dies_at", "dies_while"),
+    [
+        (0, "stage 0 begins"),
+        (1, "training"),  # the row of step 0 is there, and no state
+        (5, "validating"),
+        (5, "stage 1 begins"),  # between the two rows of step 5
+        (6, "training"),  # both rows are there, and so is the state of step 5
+        (7, "training"),
+    ],
+)
+@pytest.mark.parametrize("save_every", [0, math.inf])
+def test_killed_where_a_phase_begins_each_row_is_there_once(
+    tmp_path: Path, dies_at: int, dies_while: str, save_every: float
+) -> None:
+    def course() -> Candid:
+        torch.manual_seed(0)
+        return Candid(Noisy(), TEN, [Phase(0, 1), Phase(1, 1, fresh_optimizer=True)], batch_size=2)
+
+    settings = {"eval_at_start": True, "save_every": save_every}
+    expected = fit(tmp_path / "unbroken", course(), **settings)
+    broken = course()
+    broken.dies_at, broken.dies_while = dies_at, dies_while
+    with suppress(Killed):
+        fit(tmp_path / "run", broken, **settings)
+    assert len(broken.seen) == dies_at - (dies_while == "training")
+    assert fit(tmp_path / "run", course(), **settings) == expected
+    assert [row["step"] for row in expected if "valid/accuracy_at_start" in row] == [0, 5]

@@ -10,19 +10,24 @@ from pathlib import Path
 from latent_lab.backbone import Backbone
 from latent_lab.bench.timing import Row, row_of, timed
 from latent_lab.job import job
+from latent_lab.problems.prosqa import ProsQA
 from latent_lab.run import accelerator
 from latent_lab.stages.course import StageCourse
 from latent_lab.supervision import SupervisedReasoner, step_decoder
 
 DEMO = ["experiment=demo", "dataset.train_size=20000", "device=cpu"]
 IMPORTS = "import torch; from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast"
+GRAPHS = 3_000
+"""Graphs drawn at a time."""
 LIMIT = 120.0
 """Seconds after which a start counts as failed."""
 
 
 def waiting_rows(n: int) -> Iterator[Row]:
-    """The data's share of a step, and the seconds before the first step."""
+    """The data's share of a step, graphs a second in both forms, and the seconds before the first step."""
     yield data_row(n)
+    for form in ("text", "symbolic"):
+        yield graphs_row(form, n)
     yield start_row(max(n // 2, 2))
 
 
@@ -49,6 +54,17 @@ def data_row(n: int) -> Row:
 
             shares.append((order + laying) / timed(step))
     return row_of("data / training step: the demonstration", shares[1:], bar=0.02)
+
+
+def graphs_row(form: str, n: int, size: int = GRAPHS) -> Row:
+    """ProsQA's graphs drawn and written in one form, a second of CPU time: what one core makes, whatever else it has to do."""
+
+    def rate(seed: int) -> float:
+        dataset = ProsQA(form=form, seed=seed)
+        return size / timed(lambda: dataset.draw("train", size), time.process_time)  # ``load`` would remember them
+
+    rate(n)  # imports, and the first pages of memory
+    return row_of(f"graphs of ProsQA, {form}, a second of CPU time", [rate(seed) for seed in range(n)], 2_000.0, is_speedup=True)
 
 
 def start_row(n: int) -> Row:

@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 ASKED = (
     "stage=coconut", "stage.stages=[0,2]", "stage.epochs=[2,4]", "stage.reset_optimizer=stage",
     "stage.supervision=0.5", "stage.mix=0.5", "model.dropout=0.2",
-    "optim.schedule=cosine", "optim.warmup=3", "optim.name=muon", "micro_batch_size=5", "eval_every=7",
+    "optim.schedule=cosine", "optim.warmup=3", "optim.name=muon", "micro_batch_size=5", "eval_every=7", "eval_at_start=true",
     "name=x", "threads=1",
 )  # fmt: skip
 """Everything a run could lose is in play: dropout, mixing, two optimisers, a schedule, a fresh optimiser between the stages."""

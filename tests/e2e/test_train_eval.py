@@ -96,6 +96,17 @@ def test_the_same_command_again_returns_the_stored_result_and_touches_nothing(ou
     assert stamps(first) == before
 
 
+def test_accuracy_when_each_stage_begins_is_a_metric_and_changes_nothing_else(tmp_path: Path) -> None:
+    asked = ("stage=coconut", "stage.stages=[0,2]", "stage.epochs=[1,1]", "model.dropout=0.2", "stage.mix=0.5")
+    plain, scored = train(tmp_path / "a", *asked), train(tmp_path / "b", *asked, "eval_at_start=true")
+    metrics = rows(scored / "metrics.jsonl")
+    at_start = [row for row in metrics if "valid/accuracy_at_start" in row]
+    assert [(row["step"], row["stage"], row["valid/n_at_start"]) for row in at_start] == [(0, 0, 17), (5, 2, 17)]
+    assert all(row["valid/low_at_start"] <= row["valid/accuracy_at_start"] <= row["valid/high_at_start"] for row in at_start)
+    assert len(metrics) == len(rows(plain / "metrics.jsonl")) + 2
+    assert timeless(scored) | {"metrics": None} == timeless(plain) | {"metrics": None}
+
+
 def test_where_and_how_a_run_works_may_differ(outputs: Path, first: Path) -> None:
     assert train(outputs, "stage=0", "stage.epochs=[1]", "micro_batch_size=3", "save_every=5", "eval_batch_size=4") == first
 
