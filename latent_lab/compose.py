@@ -100,7 +100,8 @@ def compose(door: str, overrides: list[str]) -> DictConfig:
 def typed(composed: DictConfig | dict[str, Any]) -> Any:
     """Build the dataclasses a composed or stored configuration describes: the one place that instantiates.
 
-    A component's own complaint (a ValueError that starts ``field=value: ``) becomes a :class:`ConfigError` about the whole key.
+    A component's own complaint (a ValueError that starts ``field=value: ``, or ``field.part=value: `` for settings within one)
+    becomes a :class:`ConfigError` about the whole key.
     """
     node = composed if isinstance(composed, DictConfig) else OmegaConf.merge(schema(composed["_target_"]), composed)
     for part in (node, *node.values()):
@@ -116,7 +117,7 @@ def typed(composed: DictConfig | dict[str, Any]) -> Any:
             raise ConfigError(prefix + unknown[1], OmegaConf.select(node, prefix + unknown[1]), rest) from error
         if not isinstance(error.__cause__, ValueError):
             raise
-        field_, value, rest = re.fullmatch(r"(?s)(?:(\w+)=(.*?): )?(.*)", str(error.__cause__)).groups()  # type: ignore[union-attr]
+        field_, value, rest = re.fullmatch(r"(?s)(?:([\w.]+)=(.*?): )?(.*)", str(error.__cause__)).groups()  # type: ignore[union-attr]
         key = prefix + field_ if field_ else prefix.rstrip(".")
         raise ConfigError(key, value, rest.replace("allowed are", "allowed:", 1)) from error
 

@@ -6,7 +6,6 @@ from latent_lab.config import EvalConfig
 from latent_lab.grading.session import trained_config
 from latent_lab.job import Job
 from latent_lab.job import job as make_job
-from latent_lab.report.thoughts_reading import run_named
 from latent_lab.report.thoughts_task import ThoughtsTask
 
 
@@ -17,7 +16,7 @@ def ready_oracle(task: ThoughtsTask, job: Job) -> Path:
     """
     config: EvalConfig = job.config
     if task.oracle_run is not None:
-        return run_named(task.oracle_run, config.outputs)
+        return config.folder(task.oracle_run)
     trained = trained_config(config.run_folder)
     kind = job.chosen("oracle") or "self"
     more = [text for text in job.overrides if text.startswith("oracle.")]

@@ -14,7 +14,6 @@ from latent_lab.grading.task import Answers
 from latent_lab.problems import Problem, fingerprint
 from latent_lab.problems.arithmetic import addition, sum_asked
 from latent_lab.report.thoughts_task import ThoughtsTask
-from latent_lab.run import RESULT
 from latent_lab.sequences import Encoded
 from latent_lab.thoughts.grammar import Grammar, grammar_of
 from latent_lab.thoughts.probe_targets import key_of
@@ -133,7 +132,7 @@ class Reading:
         named = self.task.other_run
         if named is None:
             return None
-        folder = run_named(named, self.config.outputs)
+        folder = self.config.folder(named)
         solver, _, _ = solver_of(folder, trained_config(folder), self.at.accelerator, self.config.batch_size, Answers())
         if solver.reasoner.model.config.hidden_size != self.at.solver.reasoner.model.config.hidden_size:
             raise Unreadable(
@@ -147,14 +146,6 @@ class Reading:
     def kind(self) -> str:
         """``supervised`` where a reader of thoughts was part of the loss, else ``emergent``."""
         return "supervised" if self.at.trained.stage.step_supervision()[0] else "emergent"
-
-
-def run_named(name: str, outputs: str) -> Path:
-    """The folder of a finished run, by its path or its name below ``outputs``; :class:`Unreadable` where there is none."""
-    folder = next((path for path in (Path(name), Path(outputs) / name) if (path / RESULT).is_file()), None)
-    if folder is None:
-        raise Unreadable(f"run: {name} is no finished run; allowed: its folder, or its name below {outputs}")
-    return folder
 
 
 def with_steps(problem: Problem) -> Problem:

@@ -26,6 +26,7 @@ MOST_ROWS = 16
 BESIDE = {"input": "from the question", "control_task": "random labels"}
 """What stands beside a probe's floors and is none."""
 NOTES = "From the question: such a probe of the question instead of the thought. Random labels: such a probe asked for those."
+FORETOLD = {"wrong": "the answer will be wrong", "digit": "the answer will have this digit here"}
 SOURCES = {"real": "the thought itself"}
 CONTROLS = {
     "removed": "the model, its thoughts removed",
@@ -165,8 +166,24 @@ def oracle(result: dict[str, Any]) -> Iterator[Table]:
         ),
         is_detail=True,
     )
+    yield yes_or_no(given)
     rest = {key: given[key] for key in ("answer", "calibration", "by_slot") if given.get(key)}
     yield flat_table("The oracle: the answer, calibration, slot by slot", rest, is_detail=True)
+
+
+def yes_or_no(given: dict[str, Any]) -> Table:
+    """Statements that the oracle was asked about, of steps and of the answer to come, each beside its best floor."""
+    stated = {words(name): each for name, each in given.get("yes_no", {}).items()}
+    stated |= {FORETOLD.get(kind, kind): each for kind, each in sorted(given.get("foretold", {}).items())}
+    rows = []
+    for name, each in stated.items():
+        ranked, text = each.get("auc", {}), each.get("from_text")
+        aucs = tuple(number(ranked.get(source)) for source in ("real", "shuffled", "text_only"))
+        rows.append(Row(name, (shown(each), best_floor(each), shown(text), *aucs, f"{each['n']:,}")))
+    head = ("statement", "right", "best floor", "from the question", "AUC", "another's thoughts", "from the question", "n")
+    note = "Each statement is true as often as not, and no question holds its answer: chance is 50%, and an AUC of 0.5. "
+    note += " ".join(f"Not asked: {name}; {each['why']}." for name, each in stated.items() if "why" in each)
+    return Table("Yes or no? What the oracle says of statements, in %", head, tuple(rows), note)
 
 
 def probes(result: dict[str, Any]) -> Iterator[Table]:

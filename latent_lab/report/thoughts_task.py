@@ -3,6 +3,11 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
+from latent_lab.compose import typed
+from latent_lab.config import ConfigError, EvalConfig
+from latent_lab.run import CONFIG, RESULT
 from latent_lab.thoughts.ladder import Thresholds
 
 if TYPE_CHECKING:
@@ -47,7 +52,9 @@ class ThoughtsTask:
         except ValueError:
             raise ValueError(f"layers={self.layers}: give numbers of layers, or fractions of the depth such as 0.5") from None
         if odd := [part for part in self.only if part not in PARTS]:
-            raise ValueError(f"only={self.only}: given {odd[0]}; allowed are {', '.join(PARTS)}")
+            raise ValueError(f"only={odd[0]}: allowed are {', '.join(PARTS)}")
+        if wrong := self.thresholds.complaint:
+            raise ValueError(f"thresholds.{wrong}")
 
     @property
     def wanted_layers(self) -> list[int | float]:
@@ -61,9 +68,30 @@ class ThoughtsTask:
 
     def run(self, job: "Job") -> dict[str, Any]:
         """Do all of it, write the page and then ``result.json`` into ``out``, and return the result."""
+        self.check_runs(job.config)
         from latent_lab.report.thoughts_make import thoughts
 
         return thoughts(self, job)
+
+    def check_runs(self, config: EvalConfig) -> None:
+        """Raise :class:`ConfigError` where ``oracle_run`` is no oracle or ``other_run`` no run that thinks, before any work."""
+        if self.oracle_run is not None and not getattr(stage_of("oracle_run", self.oracle_run, config), "trains_oracle", False):
+            raise ConfigError(
+                "task.oracle_run", self.oracle_run, "that run is no oracle; allowed: a finished run of stage=oracle"
+            )
+        if self.other_run is not None and not getattr(stage_of("other_run", self.other_run, config), "has_slots", False):
+            rest = "that run has no latent slots; allowed: the same run as run= with another seed"
+            raise ConfigError("task.other_run", self.other_run, rest)
+
+
+def stage_of(key: str, name: str, config: EvalConfig) -> Any:
+    """The stage of a finished training run, by its folder or its name below ``outputs``; None of what is no training run."""
+    folder = config.folder(name)
+    if not (folder / RESULT).is_file():
+        rest = f"that is no finished run; allowed: its folder, or its name below {config.outputs}"
+        raise ConfigError(f"task.{key}", name, rest)
+    stored = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    return typed(stored["stage"]) if "stage" in stored else None
 
 
 PARTS = ("lenses", "probes", "oracle", "interventions")

@@ -41,6 +41,18 @@ class Thresholds:
     min_errors: int = 300
     """L4: fewest cases in which the model is wrong."""
 
+    @property
+    def complaint(self) -> str:
+        """What is wrong with the first that cannot be, as ``name=value: allowed are ...``; empty where all can."""
+        for name in ("competitor", "corruption_drop", "agreement"):
+            if not 0 <= getattr(self, name) <= 1:
+                return f"{name}={getattr(self, name)}: allowed are 0 to 1"
+        if not 0 <= self.target_win < 1:  # wins are to be above it
+            return f"target_win={self.target_win}: allowed are 0 to below 1"
+        if not 0 < self.alpha < 1:
+            return f"alpha={self.alpha}: allowed are numbers above 0 and below 1"
+        return "" if self.min_errors >= 1 else f"min_errors={self.min_errors}: allowed are 1 and more"
+
 
 @dataclass(frozen=True)
 class Evidence:

@@ -185,12 +185,13 @@ class Oracle(nn.Module):
     def rows(
         self, vectors: Tensor | Sequence[Tensor | None] | None, questions: Sequence[Question | str], text: Sequence[str] | None
     ) -> list[Asked]:
-        """One row a question. Without vectors there are as many placeholders as a question about one slot has."""
-        k = len(self.options.read_layers) * (self.num_slots if self.options.thoughts == "all" else 1)
+        """One row a question. Without vectors there are as many placeholders as the vectors asked about would have taken."""
         found = []
         for i, question in enumerate(questions):
             given = None if vectors is None else vectors[i]
-            words = question if isinstance(question, str) else question.text
+            words, task = (question, "") if isinstance(question, str) else (question.text, question.task)
+            asks_all = self.options.thoughts == "all" or task == "foretell"
+            k = len(self.options.read_layers) * (self.num_slots if asks_all else 1)
             prompt, columns = self.writer.prompt(words, k if given is None else len(given), text[i] if text else None)
             found.append(Asked(prompt, columns, given, question=question))
         return found

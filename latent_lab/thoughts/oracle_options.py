@@ -10,7 +10,7 @@ KINDS = ("self", "lora", "separate", "head")
 ADAPTERS = ("raw", "centred", "whitened", "learned")
 GIVEN = ("one", "all")
 HEADS = ("autoregressive", "linear")
-TASKS = ("step", "field", "answer", "problem", "yes_no")
+TASKS = ("step", "field", "answer", "problem", "yes_no", "foretell")
 
 
 @dataclass
@@ -38,9 +38,10 @@ class OracleOptions:
     alpha: float = 32.0
     """Of ``lora``: their product is scaled by ``alpha / rank``."""
     tasks: dict[str, float] = field(
-        default_factory=lambda: {"step": 6.0, "field": 2.0, "answer": 0.5, "problem": 0.5, "yes_no": 1.0}
+        default_factory=lambda: {"step": 6.0, "field": 2.0, "answer": 0.5, "problem": 0.5, "yes_no": 1.0, "foretell": 0.0}
     )
-    """How often each kind of question is asked, relative to each other."""
+    """How often each kind of question is asked, relative to each other. ``foretell`` asks all thoughts about the run's own answer
+    before it is written: whether it is wrong, and whether a digit stands at a place of it."""
     none_share: float = 0.1
     """Share of questions asked without a vector, so that the oracle knows how often each answer is right by itself."""
     text_only_share: float = 0.05

@@ -7,10 +7,11 @@ from typing import Any
 from torch import Tensor
 
 from latent_lab.grading.answers import is_equal
+from latent_lab.thoughts.foretold import FEWEST, Foretold, foretold, sides
 from latent_lab.thoughts.oracle import Oracle
 from latent_lab.thoughts.oracle_scores import bits_part, cross_entropy, hits_of, most_frequent, thoughts
-from latent_lab.thoughts.questions import NO, YES, Material, same_problem, statements
-from latent_lab.thoughts.scores import score, with_floor
+from latent_lab.thoughts.questions import NO, YES, Material, Question, same_problem, statements
+from latent_lab.thoughts.scores import auc, score, with_floor
 
 CANDIDATES = 16
 """Answers that bits are counted over."""
@@ -116,19 +117,66 @@ def yes_no_part(oracle: Oracle, train: Material, test: Material, seed: int, most
             for about, item in zip(abouts, items, strict=True)
         ]
         real = thoughts(oracle, test, items)
-        shift = [real[(k + 1 + rng.randrange(len(real) - 1)) % len(real)] for k in range(len(real))]
-        hits = {
-            name: [
-                float(said == is_true)
-                for said, (_, is_true) in zip(says_yes(oracle.score(rows, questions, [YES, NO])), chosen, strict=True)
-            ]
-            for name, rows in (("real", real), ("shuffled", shift), ("none", None))
-        }
-        floors: dict[str, Sequence[float]] = {"shuffled": hits["shuffled"], "none": hits["none"], "chance": [0.5] * len(chosen)}
-        found[text] = with_floor(hits["real"], floors, [test.rows[item.problem]["id"] for item in items], seed=seed)
+        asked = {"real": real, "shuffled": others(real, rng), "none": None}
+        scored = {name: oracle.score(rows, questions, [YES, NO]) for name, rows in asked.items()}
+        ids = [test.rows[item.problem]["id"] for item in items]
+        found[text] = told(scored, [is_true for _, is_true in chosen], ids, seed)
     return found
 
 
-def says_yes(scores: Tensor) -> list[bool]:
-    """Whether yes is the likelier of the two."""
-    return (scores[:, 0] > scores[:, 1]).tolist()
+def foretold_part(oracle: Oracle, train: Material, test: Material, seed: int, most: int) -> dict[str, Any]:
+    """What the run is about to answer, asked of all its thoughts before it does: by kind, how often yes and no are right.
+
+    Each statement is asked as often where it holds as where it does not. Beside the floors: ``from_text``, the same oracle on the
+    problem's text and no thought, and ``above_text``, how much more thoughts give; ``auc`` says for every source how often a
+    problem for which a statement holds is thought likelier to be one than a problem for which it does not.
+    """
+    if not oracle.options.tasks.get("foretell") or "foretell" not in oracle.writer.wordings:
+        return {}
+    rng = random.Random(f"{seed}/foretell")
+    return {kind: foretold_kind(oracle, test, stated, rng, seed, most) for kind, stated in foretold(train.rows).items()}
+
+
+def foretold_kind(
+    oracle: Oracle, test: Material, stated: Sequence[Foretold], rng: random.Random, seed: int, most: int
+) -> dict[str, Any]:
+    """One kind of :func:`foretold_part`."""
+    chosen: list[tuple[str, int, bool]] = []
+    for text, holds in stated:
+        problems = sides(test.rows, holds)
+        count = min(-(-most // (2 * len(stated))), *map(len, problems.values()))
+        chosen += [(text, i, side) for side, these in problems.items() for i in rng.sample(these, count)]
+    if not chosen:
+        untaught = f"it takes {FEWEST} training problems on either side, and one to be read"
+        return {**score([], [], seed=seed), "why": "the problems that were read lie on one side" if stated else untaught}
+    questions: list[Question] = [oracle.writer.questions("foretell", text)[0] for text, _, _ in chosen]
+    real = [test.vectors(i, test.all(i)) for _, i, _ in chosen]
+    asked = {"real": real, "shuffled": others(real, rng), "none": None}
+    scored = {name: oracle.score(rows, questions, [YES, NO]) for name, rows in asked.items()}
+    texts = [test.rows[i]["question"] for _, i, _ in chosen]
+    scored["text_only"] = oracle.score(None, questions, [YES, NO], text=texts)
+    truths, ids = [side for _, _, side in chosen], [test.rows[i]["id"] for _, i, _ in chosen]
+    ranked = {name: auc((given[:, 0] - given[:, 1]).tolist(), truths) for name, given in scored.items()}
+    hits, from_text = (right_said(scored[name], truths) for name in ("real", "text_only"))
+    beside = {
+        "from_text": score(from_text, ids, seed=seed),
+        "above_text": score([a - b for a, b in zip(hits, from_text, strict=True)], ids, seed=seed),
+    }
+    return {**told({name: scored[name] for name in asked}, truths, ids, seed), **beside, "auc": ranked}
+
+
+def others(vectors: Sequence[Tensor], rng: random.Random) -> list[Tensor]:
+    """For each entry the vectors of another one, drawn."""
+    return [vectors[(k + 1 + rng.randrange(len(vectors) - 1)) % len(vectors)] for k in range(len(vectors))]
+
+
+def right_said(scored: Tensor, truths: Sequence[bool]) -> list[float]:
+    """1.0 where the likelier of yes and no is the truth."""
+    return [float(said == is_true) for said, is_true in zip((scored[:, 0] > scored[:, 1]).tolist(), truths, strict=True)]
+
+
+def told(scored: dict[str, Tensor], truths: Sequence[bool], ids: Sequence[str], seed: int) -> dict[str, Any]:
+    """How often the likelier of yes and no is right, beside the same from sources that are floors, and chance."""
+    hits = {name: right_said(given, truths) for name, given in scored.items()}
+    floors: dict[str, Sequence[float]] = {name: each for name, each in hits.items() if name != "real"}
+    return with_floor(hits["real"], floors | {"chance": [0.5] * len(truths)}, ids, seed=seed)

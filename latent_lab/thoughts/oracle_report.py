@@ -16,7 +16,7 @@ from torch import Tensor
 
 from latent_lab.thoughts.grammar import Grammar
 from latent_lab.thoughts.oracle import Oracle, Reading
-from latent_lab.thoughts.oracle_others import answer_part, problem_part, yes_no_part
+from latent_lab.thoughts.oracle_others import answer_part, foretold_part, problem_part, yes_no_part
 from latent_lab.thoughts.oracle_scores import (
     asked_steps,
     bits_part,
@@ -145,6 +145,7 @@ def oracle_report(
         "answer": answer_part(oracle, exam.train, exam.test, seed, max_scored),
         "problem": problem_part(oracle, exam.test, seed, max_scored),
         "yes_no": yes_no_part(oracle, exam.train, exam.test, seed, max_scored),
+        "foretold": foretold_part(oracle, exam.train, exam.test, seed, max_scored),
         "paraphrases": paraphrase_part(few),
         "offsets": offset_part(exam, readings["real"]),
         "self_consistency": consistency_part(exam, readings["real"]),

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from latent_lab.sequences import IGNORE, Encoded, Frame, encode, join
 from latent_lab.symbols import SYMBOLS
+from latent_lab.thoughts.foretold import foretold, sides
 from latent_lab.thoughts.grammar import Grammar
 from latent_lab.thoughts.oracle_options import OracleOptions
 from latent_lab.thoughts.store import ThoughtStore
@@ -27,6 +28,7 @@ WORDINGS: dict[str, tuple[tuple[str, ...], str]] = {
     "answer": (("answer?", "answer:", "the answer:"), "the answer?"),
     "problem": (("problem?", "problem:", "the problem:"), "the problem?"),
     "yes_no": (("{}?", "is {}?"), "true: {}?"),
+    "foretell": (("{}?", "is {}?"), "true: {}?"),
 }
 """For each task the wordings of training, and one that training never sees. ``{}`` is what is asked about."""
 
@@ -219,6 +221,10 @@ class Mixture:
         weights = {task: weight for task, weight in options.tasks.items() if weight and task in writer.wordings}
         if not any(material.labels) or len(material.grammar.values) < 2:
             weights.pop("field", None)
+        asked = foretold(material.rows) if "foretell" in weights else {}
+        self.foretold = [[(text, sides(material.rows, holds)) for text, holds in stated] for stated in asked.values() if stated]
+        if not self.foretold:
+            weights.pop("foretell", None)
         self.weights = weights
 
     def __len__(self) -> int:
@@ -239,6 +245,8 @@ class Mixture:
         item = self.material.items[i]
         if given == "text":
             return Example(item.problem, (), None)
+        if task == "foretell":
+            return self._foretold(given, rng)
         row = self.material.rows[item.problem]
         if task in ("answer", "problem"):
             is_last = task == "answer" and self.options.thoughts == "one" and rng.random() < 0.5
@@ -261,6 +269,14 @@ class Mixture:
         question = rng.choice(self.writer.questions(task, about, number=item.step + 1 if is_numbered else None))
         slots = (item.slot,) if self.options.thoughts == "one" else self.material.all(item.problem)
         return Example(item.problem, slots, question, target, given)
+
+    def _foretold(self, given: str, rng: random.Random) -> Example:
+        """A statement about the run's own answer, then whether it holds, then a problem for which that is so."""
+        text, problems = rng.choice(rng.choice(self.foretold))
+        holds = rng.random() < 0.5
+        problem = rng.choice(problems[holds])
+        question = rng.choice(self.writer.questions("foretell", text))
+        return Example(problem, self.material.all(problem), question, YES if holds else NO, given)
 
     def _yes_no(self, item: Item, rng: random.Random) -> tuple[Item, str, str]:
         """A statement that holds as often as not: the answer is drawn first, then a step it is true of."""

@@ -55,6 +55,14 @@ def gain(value: float | None, floor: float | None) -> float | None:
     return (value - floor) / (1 - floor)
 
 
+def auc(values: Sequence[float], truths: Sequence[bool]) -> float | None:
+    """How often a value of a true case is above one of a false case, ties counted half; None without either."""
+    true, false = (np.array([v for v, is_true in zip(values, truths, strict=True) if is_true is side]) for side in (True, False))
+    if not len(true) or not len(false):
+        return None
+    return float(((true[:, None] > false).mean() + (true[:, None] >= false).mean()) / 2)
+
+
 def with_floor(
     hits: Sequence[float], floors: Mapping[str, Sequence[float]], problems: Sequence[str], *, seed: int = 0
 ) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def test_texts_without_a_step_are_refused(run: Path, read: Path, tmp_path: Path)
         evaluate(run, "task=thoughts", "dataset=file", f"dataset.path={path}", f"out={tmp_path / 'out'}", *FAST)
 
 
-@pytest.mark.parametrize("rows", [[SUM], [SUM, {"question": "hello"}], [{"question": "hello", "steps": ["no column"]}]])
+@pytest.mark.parametrize("rows", [[SUM], [SUM, {"question": "hello"}]])
 def test_a_handful_of_problems_is_read_without_a_stop(run: Path, read: Path, tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     path = tmp_path / "few.jsonl"
     path.write_text("".join(json.dumps({"answer": "62", **row}) + "\n" for row in rows))
@@ -113,18 +113,33 @@ def test_settings_that_leave_nothing_to_do_are_refused(run: Path) -> None:
         evaluate(run, "task=thoughts", "task.only=[oracle]", "oracle=none")
 
 
-def test_an_oracle_that_is_not_there_is_named(run: Path) -> None:
-    with pytest.raises(Unreadable, match="nobody is no finished run"):
-        evaluate(run, "task=thoughts", "task.oracle_run=nobody")
+@pytest.mark.parametrize(
+    ("key", "name", "said"),
+    [
+        ("oracle_run", "nobody", "that is no finished run; allowed: its folder, or its name below OUTPUTS"),
+        ("oracle_run", "mind", "that run is no oracle; allowed: a finished run of stage=oracle"),
+        ("oracle_run", "EVALUATION", "that run is no oracle; allowed: a finished run of stage=oracle"),
+        ("other_run", "nobody", "that is no finished run; allowed: its folder, or its name below OUTPUTS"),
+        ("other_run", "mind-oracle-self", "that run has no latent slots; allowed: the same run as run= with another seed"),
+    ],
+)
+def test_other_runs_that_are_not_what_they_should_be_are_named_before_a_device_is_set_up(
+    run: Path, read: Path, key: str, name: str, said: str
+) -> None:
+    name = name.replace("EVALUATION", str(read))
+    with pytest.raises(ConfigError) as error:
+        evaluate(run, "task=thoughts", f"task.{key}={name}", f"outputs={run.parent}", "device=cuda")
+    assert str(error.value) == f"task.{key}: given {name}; {said.replace('OUTPUTS', str(run.parent))}"
 
 
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("task.only=[probes,dreams]", "given dreams; allowed: lenses"),
+        ("task.only=[probes,dreams]", "^task.only: given dreams; allowed: lenses, probes, oracle, interventions$"),
         ("task.layers=[first]", "give numbers of layers"),
         ("task.train_size=5", "allowed: 100 and more"),
         ("task.dtype=int8", "allowed: float32"),
+        ("task.thresholds.target_win=1", "^task.thresholds.target_win: given 1.0; allowed: 0 to below 1$"),
     ],
 )
 def test_wrong_settings_are_said_before_anything_is_read(run: Path, override: str, said: str) -> None:

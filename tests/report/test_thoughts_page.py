@@ -205,6 +205,23 @@ class TestMissingParts:
         assert table.head[1:5] == ("exact", "best floor", "from the question", "random labels")
         assert next(row for row in table.rows if row.label == "write").cells[1:4] == ("13.7 (position prior)", "97.0", "92.0")
 
+    def test_statements_stand_beside_their_floor_and_what_the_question_gives(self, given):
+        half = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 80}
+        said = {"value": 0.75, "low": 0.65, "high": 0.85, "n": 80, "floors": {"none": half, "shuffled": half}, "floor": 0.5}
+        foretold = said | {"from_text": {"value": 0.625}, "auc": {"real": 0.8125, "shuffled": 0.5, "text_only": 0.625}}
+        never = {"value": None, "n": 0, "low": None, "high": None, "why": "it takes 20 training problems"}
+        given["result"]["oracle"] |= {"yes_no": {"carry_out": said}, "foretold": {"digit": foretold, "wrong": never}}
+        table = next(each for each in tables(given["result"])["read"] if each.caption.startswith("Yes or no?"))
+        assert [(row.label, row.cells) for row in table.rows] == [
+            ("carry out", ("75.0 [65.0, 85.0]", "50.0 (none)", "–", "–", "–", "–", "80")),
+            (
+                "the answer will have this digit here",
+                ("75.0 [65.0, 85.0]", "50.0 (none)", "62.5", "0.81", "0.50", "0.62", "80"),
+            ),
+            ("the answer will be wrong", ("–", "–", "–", "–", "–", "–", "0")),
+        ]
+        assert "it takes 20 training problems" in table.note
+
     def test_rows_of_several_measures_count_by_their_accuracy(self, given):
         edits = given["result"]["interventions"]
         edits["num_thoughts"] = {"1": {"accuracy": edits["clean"], "flip_rate": 0.5}}

@@ -50,3 +50,20 @@ def test_p_values_are_those_of_the_interval_and_adjusted_together() -> None:
     together = climb([endpoint(f"L{i}", 0.1) for i in range(1, 6)], "emergent", Thresholds())
     assert (alone["level"], together["level"]) == ("L1", "L0")
     assert together["evidence"][0]["p_adjusted"] == pytest.approx(0.125, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("alpha", 0.0, "numbers above 0 and below 1"),
+        ("alpha", float("nan"), "numbers above 0 and below 1"),
+        ("target_win", 1.0, "0 to below 1"),
+        ("competitor", -0.1, "0 to 1"),
+        ("corruption_drop", 1.1, "0 to 1"),
+        ("agreement", 2.0, "0 to 1"),
+        ("min_errors", 0, "1 and more"),
+    ],
+)
+def test_a_threshold_that_no_share_can_be_is_named(name: str, value: float, allowed: str) -> None:
+    assert Thresholds(**{name: value}).complaint == f"{name}={value}: allowed are {allowed}"
+    assert Thresholds().complaint == ""

@@ -25,9 +25,11 @@ from latent_lab.thoughts.lens_kinds import (
     patchscope,
     ranks,
 )
+from latent_lab.thoughts.lens_sources import by_layer
 from latent_lab.thoughts.lens_targets import num_problems, target_layers
 from latent_lab.thoughts.lens_tuned import affine_map, divergence, tuned_lens
 from latent_lab.thoughts.lenses import LENSES, lens_report
+from latent_lab.thoughts.probe_scores import Resampler
 from latent_lab.thoughts.store import StoreError, ThoughtStore
 from tests.thoughts.planted import noise, planted, sums
 
@@ -289,3 +291,9 @@ def test_what_cannot_be_had(stores: tuple[ThoughtStore, ThoughtStore], tmp_path:
     assert found["tuned"] == {"why": "the store does not hold the last layer, which the map is fitted to"}
     assert can_spell(symbol_tokenizer(), "3 7")
     assert not can_spell(symbol_tokenizer(), "3=7")
+
+
+def test_where_no_problem_has_a_step_to_ask_about_there_is_no_score() -> None:
+    (row,) = by_layer(Resampler(2), [[None, None]])
+    assert row["n"] == 0
+    assert row["hit1"]["value"] == [None, None]

@@ -97,6 +97,13 @@ def test_without_vectors_the_hook_is_off_and_vectors_matter() -> None:
     assert not torch.allclose(oracle.score(torch.randn(1, 1, 16), ["step?"], STEPS)[0], none[0])
 
 
+def test_a_question_about_all_thoughts_has_as_many_placeholders_without_them() -> None:
+    oracle = made()
+    (one,) = oracle.rows(None, [Question("step", "", "step?")], None)
+    (all_of_them,) = oracle.rows(None, [Question("foretell", "answer wrong", "answer wrong?")], None)
+    assert (len(one.columns), len(all_of_them.columns)) == (1, 3)
+
+
 def test_a_trie_shares_beginnings_and_prunes_what_is_all_but_impossible() -> None:
     root = trie([(1, 2, 9), (1, 3, 9), (4, 9)])
     assert [child.ids for child in root.children] == [(1,), (4, 9)]
@@ -167,7 +174,7 @@ def test_a_report_has_every_part_and_knows_its_items() -> None:
     report = oracle_report(oracle, store, store, ADDITION, max_items=30, max_scored=6, sources=sources)
     assert set(report) == {
         "step_exact_match", "column_step_exact_match", "floors", "sources", "fields", "bits", "answer", "problem", "yes_no",
-        "paraphrases", "offsets", "self_consistency", "recompute_gap", "calibration", "by_slot", "by_answer",
+        "foretold", "paraphrases", "offsets", "self_consistency", "recompute_gap", "calibration", "by_slot", "by_answer",
     }  # fmt: skip
     assert set(report["floors"]) == {"constant", "position_prior", "none", "shuffled", "shuffled_in_stratum"}
     assert set(report["sources"]) == {"real", "none", "shuffled", "shuffled_in_stratum", *sources}

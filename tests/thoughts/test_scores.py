@@ -3,7 +3,7 @@
 import pytest
 
 from latent_lab.grading.statistics import cluster_bootstrap
-from latent_lab.thoughts.scores import gain, score, scores, with_floor
+from latent_lab.thoughts.scores import auc, gain, score, scores, with_floor
 
 
 @pytest.mark.parametrize(
@@ -11,6 +11,12 @@ from latent_lab.thoughts.scores import gain, score, scores, with_floor
 )
 def test_gain(value: float | None, floor: float, won: float | None) -> None:
     assert gain(value, floor) == (None if won is None else pytest.approx(won))
+
+
+def test_auc_is_the_share_of_pairs_in_order_and_a_tie_is_half_of_one() -> None:
+    assert auc([3.0, 1.0, 2.0, 0.0], [True, True, False, False]) == 0.75
+    assert auc([1.0, 1.0, 0.0], [True, False, False]) == 0.75
+    assert auc([1.0, 1.0], [True, True]) is None
 
 
 def test_a_score_counts_items_and_problems() -> None:
