@@ -123,7 +123,8 @@ def asking(
     """Ask until the text ends by itself or a budget ends it; where it is cut off, it is continued if it can be."""
     written = Written(begun)
     while True:
-        bare = Request(({"role": "user", "content": prompt},), state.sample, written.text, memory=state.memory)
+        heat = state.plan.settings.summary_temperature if role == "summary" else None
+        bare = Request(({"role": "user", "content": prompt},), state.sample, written.text, None, heat, state.memory)
         room = state.room(backend, written.spent, tokens, usd, bare)
         if room < 1:
             written.finish_reason = LENGTH if written.calls and written.spent.completion >= tokens else "budget"

@@ -90,6 +90,7 @@ def planned(
         )
         raise ConfigError("task.methods", sorted(asks)[0], rest)
     check_vectors(methods, backend)
+    check_notes(settings, methods, summariser is backend)
     for name in ("step_usd", "chain_usd"):
         if getattr(settings, name) is not None and None in (backend.cost(1, 0, 1), summariser.cost(1, 0, 1)):
             rest = "money is counted only with prices; allowed: with price_input and price_output of backend and summariser"
@@ -115,6 +116,13 @@ def planned(
         load_prompt("running", settings.running),
         past or Past(),
     )
+
+
+def check_notes(settings: Settings, methods: Sequence[str], is_own: bool) -> None:
+    """:class:`ConfigError` for settings of a note that none of these methods goes by; ``is_own``: who thinks also summarises."""
+    if settings.summary_temperature is not None and not (is_own and ASKING & set(methods)):
+        rest = f"whoever thinks writes no summary; allowed: with {', '.join(sorted(ASKING))}, and without a summariser="
+        raise ConfigError("task.summary_temperature", settings.summary_temperature, rest)
 
 
 def check_vectors(methods: Sequence[str], backend: Backend) -> None:

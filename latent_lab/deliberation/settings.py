@@ -119,6 +119,8 @@ class Settings(Selection):
     """Most US dollars of the same."""
     summary_tokens: int = 512
     """Most tokens of one summary."""
+    summary_temperature: float | None = None
+    """What a summary is sampled with where whoever thinks writes it (a ``summariser=`` has its own); null: as a thought is."""
     stop: str = "fixed"
     """When a chain ends: ``fixed``, ``agreement``, ``no_change``, or ``oracle_stop``, which knows the gold answer."""
     agree: int = 2
@@ -174,7 +176,7 @@ class Settings(Selection):
             "overlap": 0,
             "agree": 2,
         }
-        least |= {"from_iteration": 0, "step_tokens": 1, "chain_tokens": 1, "summary_tokens": 1}
+        least |= {"from_iteration": 0, "step_tokens": 1, "chain_tokens": 1, "summary_tokens": 1, "summary_temperature": 0}
         for name, smallest in least.items():
             if (value := getattr(self, name)) is not None and value < smallest:
                 raise ValueError(f"{name}={value}: allowed are {smallest} and more")

@@ -266,6 +266,13 @@ def test_thinking_that_a_server_shows_apart_is_the_trace(tmp_path: Path) -> None
     assert any(prompt_of(seen.body).endswith("Attempt:\nI add") for seen in faults.seen)
 
 
+def test_whoever_thinks_may_summarise_at_another_temperature(tmp_path: Path) -> None:
+    with FaultServer(say=say_by_turn(boxed(5), boxed(3))).running() as faults:
+        deliberate(tmp_path, faults, "backend.temperature=0.6", "task.summary_temperature=0", "task.iterations=1")
+        asked = [(SUMMARISING in prompt_of(seen.body), seen.body["temperature"]) for seen in faults.seen]
+    assert sorted(asked) == [(False, 0.6), (False, 0.6), (True, 0.0)]
+
+
 def test_another_model_summarises(tmp_path: Path) -> None:
     with FaultServer(say=say_by_turn(boxed(3))).running() as faults:
         other = [
@@ -431,6 +438,16 @@ def test_a_reply_without_usage_counts_as_the_most_it_can_be(tmp_path: Path) -> N
         (["task.problems=0"], r"^task\.problems: given 0; allowed: 1 and more$"),
         (["task.agree=1"], r"^task\.agree: given 1; allowed: 2 and more$"),
         (["task.overlap=1000"], r"^task\.overlap: given 1000; allowed: 0 to below chunk=1000$"),
+        (["task.summary_temperature=-1"], r"^task\.summary_temperature: given -1\.0; allowed: 0 and more$"),
+        (
+            ["task.summary_temperature=0", "task.methods=[first_k,answer_only]"],
+            r"^task\.summary_temperature: given 0\.0; whoever thinks writes no summary; allowed: with chunked, running, segment, "
+            r"whole, and without a summariser=$",
+        ),
+        (
+            ["task.summary_temperature=0", "summariser=vllm", "summariser.model=m"],
+            r"^task\.summary_temperature: given 0\.0; whoever thinks writes no summary; allowed: ",
+        ),
         (["task.share=0"], r"^task\.share: given 0\.0; allowed: numbers above 0, up to 1$"),
         (["task.chains=2"], r"^task\.samples: given 1; allowed: chains=2 and more"),
         (["task.methods=[first_k]", "task.memory=running"], r"^task\.memory: given running; a model must carry the text on"),
