@@ -7,7 +7,7 @@ from latent_lab.config import ConfigError
 from latent_lab.deliberation.backends import Backend
 from latent_lab.deliberation.prompts import Prompt, load_prompt
 from latent_lab.deliberation.replay import Past
-from latent_lab.deliberation.settings import ASKING, BEGINNING, CONDENSING, LATENT, NUM_VECTORS, SAMPLES, Settings
+from latent_lab.deliberation.settings import ASKING, BEGINNING, CONDENSING, LATENT, NUM_VECTORS, SAMPLES, UNENDING, Settings
 from latent_lab.deliberation.texts import Spans
 from latent_lab.grading.answers import Equivalence, Grading
 from latent_lab.problems import Problem
@@ -123,6 +123,9 @@ def check_notes(settings: Settings, methods: Sequence[str], is_own: bool) -> Non
     if settings.summary_temperature is not None and not (is_own and ASKING & set(methods)):
         rest = f"whoever thinks writes no summary; allowed: with {', '.join(sorted(ASKING))}, and without a summariser="
         raise ConfigError("task.summary_temperature", settings.summary_temperature, rest)
+    if settings.no_end != "whole" and set(methods) <= UNENDING:
+        rest = "none of the methods looks for an end of thinking; allowed: whole, or a method such as whole, last_k or condensed"
+        raise ConfigError("task.no_end", settings.no_end, rest)
 
 
 def check_vectors(methods: Sequence[str], backend: Backend) -> None:

@@ -30,7 +30,7 @@ BUDGETS = ("step_tokens", "step_usd", "chain_tokens", "chain_usd")
 FIRST = ("backend", "weights", "reason_prompt", *(f"task.{name}" for name in BUDGETS))
 """What makes a first attempt; names cover all beneath them."""
 NOTING = (
-    *("memory", "window", "hand_on", "k", "share", "chunk", "overlap", "think_end", "wait", "thoughts"),
+    *("memory", "window", "hand_on", "k", "share", "chunk", "overlap", "think_end", "no_end", "wait", "thoughts"),
     *("summary_tokens", "summary_temperature"),
 )
 GRADING = ("stop", "agree", "extractors", "equivalence", "accept_truncated")
