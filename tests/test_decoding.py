@@ -140,12 +140,14 @@ def test_each_row_draws_the_same_alone_and_beside_rows_that_end() -> None:
     for eos in (3, 11):
         generate = Counted(model.generate)
         model.generate = generate
-        new = reasoner.generate(ids, mask, **free, eos_token_id=eos, logits_processor=[Drawn(range(len(ROWS)), 1.5)]).tolist()
+        new = reasoner.generate(
+            ids, mask, **free, eos_token_id=eos, logits_processor=[Drawn(range(len(ROWS)), [1.5] * len(ROWS))]
+        ).tolist()
         assert len({rows for rows, _ in generate.calls}) > 1  # some had ended before others
         model.generate = generate.generate
         for number, row in enumerate(ROWS):
             alone = reasoner.generate(
-                torch.tensor([row]), None, **free, eos_token_id=eos, logits_processor=[Drawn([number], 1.5)]
+                torch.tensor([row]), None, **free, eos_token_id=eos, logits_processor=[Drawn([number], [1.5])]
             )[0].tolist()
             assert new[number][: len(alone)] == alone
 

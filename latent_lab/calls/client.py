@@ -93,10 +93,16 @@ class Request:
     """What the reply begins with; the model goes on from there, and the completion holds only what it added."""
     max_tokens: int | None = None
     """Longest answer in tokens; None takes the server's setting."""
+    temperature: float | None = None
+    """What is sampled with; None takes the server's setting, or the model's in this process."""
     memory: LatentMemory | TraceMemory | None = None
     """Vectors that fill the first slots; no server can be given any."""
     about: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """What the call is for, as columns of its row; no part of what is asked."""
+
+    def heat(self, usual: float) -> float:
+        """The temperature that is sampled with."""
+        return usual if self.temperature is None else self.temperature
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +202,8 @@ class Client:
         return request.max_tokens or self.server.max_tokens
 
     def _params(self, request: Request) -> dict[str, Any]:
-        return self.server.params(request.sample) | {self.server.limit_name: self._limit(request)}
+        own = {} if request.temperature is None else {"temperature": request.temperature}
+        return self.server.params(request.sample) | {self.server.limit_name: self._limit(request)} | own
 
     async def _all(self, unique: Mapping[str, Request], came: Callable[[str, Completion], None]) -> dict[str, Completion]:
         done: dict[str, Completion] = {}

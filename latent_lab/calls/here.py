@@ -24,7 +24,8 @@ class Here:
     def key(self, request: Request) -> str:
         """SHA-256 over all that decides an answer."""
         asked = [list(map(dict, request.messages)), request.prefix, request.max_tokens, request.sample]
-        return digest([dict(self.identity), *asked, *([asdict(request.memory)] if request.memory else [])])
+        own = [] if request.temperature is None else [{"temperature": request.temperature}]
+        return digest([dict(self.identity), *asked, *([asdict(request.memory)] if request.memory else []), *own])
 
     def complete(
         self,

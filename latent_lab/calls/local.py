@@ -75,9 +75,15 @@ class Chat:
         max_tokens: int,
         temperature: float,
         seed: int,
+        top_p: float | None = None,
+        top_k: int | None = None,
         advance: Callable[[int], None] = lambda count: None,
     ) -> list[Completion]:
-        """The same for requests, each with its own ``max_tokens`` where it names one and the seed ``seed + sample``."""
+        """The same for requests, each with its own limit and temperature, if it names any, and with ``seed + sample``.
+
+        What ``top_p`` and ``top_k`` leave to be drawn from, :class:`latent_lab.calls.sampling.Drawn` says.
+        """
+        from latent_lab.calls.sampling import sampled
         from latent_lab.decoding import reads_in_pieces, reads_once
 
         has_template = self.tokenizer.chat_template is not None  # which writes the special tokens itself
@@ -92,7 +98,9 @@ class Chat:
             places, kinds = numbered([tuple(ids[i]) for i in part] if reads_once(self.model) else part)
             prompts = [ids[part[place]] for place in places]
             groups = beginnings(prompts) if reads_in_pieces(self.model) else uncut(len(prompts))
-            written = self._continue(prompts, groups, kinds, max(limits[i] for i in part), temperature, seeds)
+            heat = [requests[i].heat(temperature) for i in part]
+            drawn = sampled(seeds, heat, top_p, top_k)
+            written = self._continue(prompts, groups, kinds, max(limits[i] for i in part), drawn)
             read = dict(zip(places, (len(p) - n for p, n in zip(prompts, spared(groups), strict=True)), strict=True))
             for place, (i, new) in enumerate(zip(part, written, strict=True)):
                 done[i] = self._completion(ids[i], new[: limits[i]], read.get(place, 0))
@@ -105,16 +113,13 @@ class Chat:
         groups: Sequence[Group],
         rows: Sequence[int],
         max_tokens: int,
-        temperature: float,
-        seeds: Sequence[int],
+        drawn: dict[str, Any],
     ) -> list[list[int]]:
         """Continue the prompts whose numbers are ``rows``; each is read once, and so is what a group begins with. The new ids."""
-        from latent_lab.calls.sampling import Drawn
         from latent_lab.decoding import continued
 
         eos = self.tokenizer.eos_token_id
         greedy: dict[str, Any] = {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
-        sampled = {"logits_processor": [Drawn(seeds, temperature)]} if temperature else {}
         new: list[list[int]] = continued(
             self.model,
             pieces(prompts, groups, rows, eos, self.model.device),
@@ -123,7 +128,7 @@ class Chat:
             eos_token_id=sorted(self._ends),
             pad_token_id=eos,
             **greedy,
-            **sampled,
+            **drawn,
         ).tolist()
         return new
 

@@ -61,6 +61,21 @@ class LocalModel:
         return Chat.load(self.path, self.revision, self.dtype, device, f"{self.prefix}path")
 
 
+def check_drawn(settings: Any) -> None:
+    """Raise ValueError where ``top_p`` or ``top_k`` is none, or nothing is drawn from what they leave."""
+    check_least(settings, {"top_k": 1})
+    if settings.top_p is not None and not 0 < settings.top_p <= 1:
+        raise ValueError(f"top_p={settings.top_p}: allowed are shares above 0, up to 1")
+    for name, value in drawn_from(settings).items():
+        if settings.temperature == 0:
+            raise ValueError(f"{name}={value}: with temperature=0 nothing is drawn; allowed: with a temperature above 0")
+
+
+def drawn_from(settings: Any) -> dict[str, Any]:
+    """``top_p`` and ``top_k``, if given."""
+    return {name: value for name in ("top_p", "top_k") if (value := getattr(settings, name)) is not None}
+
+
 def check_least(settings: Any, least: dict[str, int]) -> None:
     """Raise ValueError for the first of these settings that is given and less than it may be."""
     for name, bound in least.items():

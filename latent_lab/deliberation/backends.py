@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from latent_lab.calls.model import LocalModel, check_least
+from latent_lab.calls.model import LocalModel, check_drawn, check_least, drawn_from
 from latent_lab.calls.server import Server
 from latent_lab.calls.wire import PREFILLS, ChatWire, TextWire, Wire, paragraphs
 from latent_lab.config import ConfigError, EvalConfig
@@ -182,10 +182,23 @@ class Local(LocalModel):
 
     max_tokens: int = 1024
     temperature: float = 0.6
+    top_p: float | None = None
+    """Share of the probability that is drawn from, the likeliest tokens first; null: all of it."""
+    top_k: int | None = None
+    """So many of the likeliest tokens are drawn from; null: all."""
 
     can_begin = True
     num_thoughts = 0
     can_condense = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_drawn(self)
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The same, with what is drawn from."""
+        return super().sampling | drawn_from(self)
 
     @property
     def suits(self) -> Suits:
@@ -244,6 +257,10 @@ class LabRun:
     """0: greedy; else the temperature that is sampled with."""
     seed: int = 0
     """Seed of the first sample."""
+    top_p: float | None = None
+    """Share of the probability that is drawn from, the likeliest tokens first; null: all of it."""
+    top_k: int | None = None
+    """So many of the likeliest tokens are drawn from; null: all."""
 
     can_begin = True
     num_thoughts = 0  # this and the next until settled() has asked the run
@@ -251,6 +268,7 @@ class LabRun:
 
     def __post_init__(self) -> None:
         check_least(self, {"max_new_tokens": 1, "temperature": 0, "seed": 0})
+        check_drawn(self)
 
     def settled(self, config: EvalConfig) -> "LabRun":
         """The same with what only the run itself says: its longest answer, and how often it thinks."""
@@ -293,9 +311,9 @@ class LabRun:
         from latent_lab.calls.here import Here
         from latent_lab.deliberation.lab import load
 
-        lab = load(config, self.temperature, self.seed, self.max_tokens)
+        lab = load(config, self.temperature, self.seed, self.max_tokens, **drawn_from(self))
         sampling = {"max_tokens": self.max_tokens, "temperature": self.temperature, "seed": self.seed}
-        identity = {"model": config.run, **self.identity(config), **sampling}
+        identity = {"model": config.run, **self.identity(config), **sampling, **drawn_from(self)}
         condenser = Here(ledger, {**identity, "writes": "vectors"}, lab.condense, config.batch_size)
         answers = Here(ledger, identity, lab.answer, config.batch_size)
         yield Opened(answers, tokens_of(lab.solver.backbone.tokenizer), condenser)

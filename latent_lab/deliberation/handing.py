@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from latent_lab.deliberation.plan import Plan
-from latent_lab.deliberation.settings import ASKING
+from latent_lab.deliberation.settings import ASKING, UNENDING
 from latent_lab.deliberation.texts import GAP, Spans, after, chunks, first, last, scattered, trace
 from latent_lab.problems import Problem
 
@@ -24,6 +24,8 @@ class Note:
     is_budget: bool = False
     """Whether a budget had no room for it."""
     error: str | None = None
+    is_dropped: bool = False
+    """Whether nothing is handed on, because thinking did not end."""
 
     @property
     def is_asked(self) -> bool:
@@ -33,7 +35,18 @@ class Note:
     @property
     def columns(self) -> dict[str, Any]:
         """Its columns in the row of the attempt."""
+        if self.is_dropped:
+            return {"summary": None, "summary_tokens": None, "summary_cut": None}
         return {"summary": self.text, "summary_tokens": self.tokens, "summary_cut": self.is_cut}
+
+
+def unended(plan: Plan, method: str, text: str) -> Note | None:
+    """What stands for the note of a method on a reply in which thinking does not end; None where one is made of all of it."""
+    if plan.settings.no_end == "whole" or method in UNENDING or plan.think_end in text:
+        return None
+    if plan.settings.no_end == "drop":
+        return Note("", is_dropped=True)
+    return Note("", error=f"{plan.think_end!r} does not stand in the reply, and task.no_end=error")
 
 
 def noted(

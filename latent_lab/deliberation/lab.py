@@ -13,7 +13,7 @@ from latent_lab.calls.client import Completion, Request, TraceMemory
 from latent_lab.calls.here import numbered
 from latent_lab.calls.local import no_room, parts, seed_of
 from latent_lab.calls.reply import Usage
-from latent_lab.calls.sampling import Drawn
+from latent_lab.calls.sampling import sampled
 from latent_lab.config import EvalConfig
 from latent_lab.decoding import continued, reads_in_pieces
 from latent_lab.deliberation.condensing import CONDENSED
@@ -42,6 +42,8 @@ class Lab:
     seed: int
     max_tokens: int
     """Longest answer in tokens; each thought counts as one."""
+    top_p: float | None = None
+    top_k: int | None = None
 
     def __post_init__(self) -> None:
         self.recollection = Recollection(self.solver, self.laid)
@@ -61,17 +63,17 @@ class Lab:
         done = {i: UNTHOUGHT if asked[i] < 1 else no_room(len(ids[i]), room - 1) for i, limit in enumerate(limits) if limit < 1}
         fitting = sorted((i for i in range(len(ids)) if i not in done), key=lambda i: (limits[i], len(ids[i]), i))
         for part in parts(fitting, ids, limits, len(requests), room):
-            seeds = [seed_of(self.seed + requests[i].sample, ids[i]) for i in part]
+            drawn = self._sampled([requests[i] for i in part], [ids[i] for i in part])
             places, kinds = numbered([(prompts[i].ids, requests[i].memory) for i in part])
             read = [part[place] for place in places]
             most = max(limits[i] for i in part)
             groups = uncut(len(read))
             if self._is_plain([prompts[i] for i in read]):
                 groups = beginnings([ids[i] for i in read])
-                new = self._continue_plain([ids[i] for i in read], groups, kinds, most, seeds)
+                new = self._continue_plain([ids[i] for i in read], groups, kinds, most, drawn)
             else:
                 edit = self.recollection.edit([requests[i].memory for i in read])
-                new = self._continue([prompts[i] for i in read], kinds, most, seeds, edit)
+                new = self._continue([prompts[i] for i in read], kinds, most, drawn, edit)
             filled = {i: len(ids[i]) - count for i, count in zip(read, spared(groups), strict=True)}
             for i, row in zip(part, new, strict=True):
                 done[i] = self._completion(len(ids[i]), row[: limits[i]], filled.get(i, 0))
@@ -119,7 +121,12 @@ class Lab:
         return is_bare and not reasoner.loop.segments and not self.solver.backbone.num_virtual and reads_in_pieces(reasoner.model)
 
     def _continue_plain(
-        self, prompts: Sequence[list[int]], groups: Sequence[Group], rows: Sequence[int], max_tokens: int, seeds: Sequence[int]
+        self,
+        prompts: Sequence[list[int]],
+        groups: Sequence[Group],
+        rows: Sequence[int],
+        max_tokens: int,
+        drawn: dict[str, Any],
     ) -> list[list[int]]:
         """Continue prompts without slots; what a group begins with is read once. The new ids."""
         backbone, model = self.solver.backbone, self.solver.reasoner.model
@@ -130,17 +137,19 @@ class Lab:
             eos_token_id=[backbone.tokenizer.eos_token_id],
             pad_token_id=backbone.pad,
             do_sample=False,
-            **self._sampled(seeds),
+            **drawn,
         ).tolist()
         return new
 
-    def _sampled(self, seeds: Sequence[int]) -> dict[str, Any]:
-        """What of ``generate``'s options chance takes."""
-        return {"logits_processor": [Drawn(seeds, self.temperature)], "use_cache": True} if self.temperature else {}
+    def _sampled(self, requests: Sequence[Request], ids: Sequence[list[int]]) -> dict[str, Any]:
+        """What of ``generate``'s options chance takes, for requests whose prompts are ``ids``."""
+        seeds = [seed_of(self.seed + each.sample, row) for each, row in zip(requests, ids, strict=True)]
+        drawn = sampled(seeds, [each.heat(self.temperature) for each in requests], self.top_p, self.top_k)
+        return drawn | {"use_cache": True} if drawn else {}
 
     @torch.no_grad()
     def _continue(
-        self, prompts: Sequence[Laid], rows: Sequence[int], max_tokens: int, seeds: Sequence[int], edit: ThoughtEdit | None
+        self, prompts: Sequence[Laid], rows: Sequence[int], max_tokens: int, drawn: dict[str, Any], edit: ThoughtEdit | None
     ) -> list[list[int]]:
         """Continue any prompts whose numbers are ``rows``; each is read and thought through once. The new ids."""
         backbone, reasoner = self.solver.backbone, self.solver.reasoner
@@ -155,7 +164,7 @@ class Lab:
             is_closed=batch.is_closed,
             edit=edit,
             rows=torch.tensor(rows, device=reasoner.device),
-            **self._sampled(seeds),
+            **drawn,
         ).tolist()
         return new
 
@@ -170,7 +179,9 @@ class Lab:
         return Completion(text, None, "stop" if stopped else "length", usage, prefilled=read)
 
 
-def load(config: EvalConfig, temperature: float, seed: int, max_tokens: int) -> Lab:
+def load(
+    config: EvalConfig, temperature: float, seed: int, max_tokens: int, top_p: float | None = None, top_k: int | None = None
+) -> Lab:
     """Load the run that ``config`` names; ModelError for one that writes before or between its thoughts."""
     trained = trained_config(config.run_folder)
     with accelerator(config.device, config.precision) as at:
@@ -179,4 +190,4 @@ def load(config: EvalConfig, temperature: float, seed: int, max_tokens: int) -> 
         raise ModelError(
             f"run: {config.run} writes steps before it thinks; allowed: runs that write after their slots or have none"
         )
-    return Lab(solver, trained.stage, temperature, seed, max_tokens)
+    return Lab(solver, trained.stage, temperature, seed, max_tokens, top_p, top_k)

@@ -12,7 +12,7 @@ from typing import Any
 from latent_lab.calls.client import AROUND_A_MESSAGE, Completion, LatentMemory, Request, TraceMemory, num_bytes
 from latent_lab.deliberation.backends import Backend
 from latent_lab.deliberation.board import Row, Watch
-from latent_lab.deliberation.handing import Note, noted
+from latent_lab.deliberation.handing import Note, noted, unended
 from latent_lab.deliberation.plan import Plan
 from latent_lab.deliberation.probes import COLUMNS, probed
 from latent_lab.deliberation.settings import ANOTHER, BEGINNING, CONDENSING, LATENT, SAMPLES, WAYS, ZEROED
@@ -83,7 +83,7 @@ class ChainState:
     @property
     def memory(self) -> LatentMemory | TraceMemory | None:
         """The vectors that the attempt under way is handed, by name, so that a chain can go on anywhere."""
-        if self.method not in LATENT or not self.iteration:
+        if self.method not in LATENT or not self.notes:
             return None
         return self.trace_memory(self.notes[-1]) if self.method in CONDENSING else self.thoughts()
 
@@ -123,7 +123,8 @@ def asking(
     """Ask until the text ends by itself or a budget ends it; where it is cut off, it is continued if it can be."""
     written = Written(begun)
     while True:
-        bare = Request(({"role": "user", "content": prompt},), state.sample, written.text, memory=state.memory)
+        heat = state.plan.settings.summary_temperature if role == "summary" else None
+        bare = Request(({"role": "user", "content": prompt},), state.sample, written.text, None, heat, state.memory)
         room = state.room(backend, written.spent, tokens, usd, bare)
         if room < 1:
             written.finish_reason = LENGTH if written.calls and written.spent.completion >= tokens else "budget"
@@ -135,7 +136,8 @@ def asking(
             return written
         for counted in (written.spent, state.spent):
             counted.add(done, backend)
-        thought = f"{done.reasoning}\n{state.plan.think_end}\n" if done.reasoning else ""
+        is_ended = bool(done.text) or done.finish_reason != LENGTH  # else it was cut off while it thought
+        thought = f"{done.reasoning}\n{state.plan.think_end}\n" if done.reasoning and is_ended else done.reasoning or ""
         written.text += thought + (done.text or "")
         written.finish_reason = done.finish_reason
         is_full = done.usage.completion < room  # cut off before its limit: there are no positions left
@@ -172,14 +174,15 @@ def chain(plan: Plan, spans: Spans, method: str, problem: Problem, number: int, 
         else:
             note = yield from handed_on(state, rows, written)
         rows[-1] |= note.columns | {"summary_usd": state.spent.usd - before}
-        rows[-1] |= probed(None if method in LATENT else note.text, problem.answer, plan.grading)
+        rows[-1] |= probed(None if method in LATENT or note.is_dropped else note.text, problem.answer, plan.grading)
         rows[-1] |= {"cum_tokens": state.spent.completion, "cum_usd": state.spent.usd}
         watch.seen(rows[-1])
         if why := stuck(state, note):
             rows[-1] |= {"stop_reason": why, "error": note.error}
             break
-        state.notes = [note.text] if settings.memory == "running" and note.is_asked else [*state.notes, note.text]
-        prompt, begun = following(state, note)
+        if not note.is_dropped:
+            state.notes = [note.text] if settings.memory == "running" and note.is_asked else [*state.notes, note.text]
+            prompt, begun = following(state, note)
     ends = [] if method == SAMPLES else carried(rows[-1], settings.iterations)
     watch.settled([rows[-1], *ends])
     return [*rows, *ends]
@@ -205,6 +208,8 @@ def handed_on(state: ChainState, rows: Sequence[Row], written: Written) -> Talk:
     plan, method = state.plan, state.method
     if method in CONDENSING:
         return (yield from condensed(state, written))
+    if note := unended(plan, method, written.text):
+        return note
     if method in LATENT:
         return Note("")
     if method == "longer":
@@ -236,6 +241,8 @@ def condensed(state: ChainState, written: Written) -> Talk:
         written = yield from asking(other, plan.backend, "reason", prompt, "", tokens or plan.backend.max_tokens, None)
         if written.error or not written.calls:
             return Note("", is_budget=not written.calls, error=written.error)
+    if note := unended(plan, state.method, written.text):
+        return note
     memory = state.trace_memory(trace(written.text, plan.think_end))
     most = plan.settings.chain_tokens
     if most is not None and most - state.spent.completion < memory.keep:
@@ -263,7 +270,7 @@ def graded(state: ChainState, written: Written) -> Row:
     """The row of an attempt."""
     plan, problem = state.plan, state.problem
     is_cut = written.finish_reason in (LENGTH, "budget")
-    is_again = state.iteration > 0 and plan.hand_on == "prompt" and state.method not in BEGINNING
+    is_again = bool(state.notes) and plan.hand_on == "prompt" and state.method not in BEGINNING
     verdict = plan.grading.verdict(written.text, problem.answer, truncated=is_cut)
     return {
         **head(state),
@@ -334,7 +341,7 @@ def stuck(state: ChainState, note: Note) -> str | None:
         return "error"
     if note.is_budget:
         return "budget"
-    says_all = state.method not in LATENT or state.method in WAYS  # equal texts make equal vectors
+    says_all = not note.is_dropped and (state.method not in LATENT or state.method in WAYS)  # equal texts make equal vectors
     if state.plan.settings.stop == "no_change" and says_all and state.notes and note.text == state.notes[-1]:
         return "no_change"
     return None

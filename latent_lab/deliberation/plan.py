@@ -7,7 +7,7 @@ from latent_lab.config import ConfigError
 from latent_lab.deliberation.backends import Backend
 from latent_lab.deliberation.prompts import Prompt, load_prompt
 from latent_lab.deliberation.replay import Past
-from latent_lab.deliberation.settings import ASKING, BEGINNING, CONDENSING, LATENT, NUM_VECTORS, SAMPLES, Settings
+from latent_lab.deliberation.settings import ASKING, BEGINNING, CONDENSING, LATENT, NUM_VECTORS, SAMPLES, UNENDING, Settings
 from latent_lab.deliberation.texts import Spans
 from latent_lab.grading.answers import Equivalence, Grading
 from latent_lab.problems import Problem
@@ -90,6 +90,7 @@ def planned(
         )
         raise ConfigError("task.methods", sorted(asks)[0], rest)
     check_vectors(methods, backend)
+    check_notes(settings, methods, summariser is backend)
     for name in ("step_usd", "chain_usd"):
         if getattr(settings, name) is not None and None in (backend.cost(1, 0, 1), summariser.cost(1, 0, 1)):
             rest = "money is counted only with prices; allowed: with price_input and price_output of backend and summariser"
@@ -115,6 +116,16 @@ def planned(
         load_prompt("running", settings.running),
         past or Past(),
     )
+
+
+def check_notes(settings: Settings, methods: Sequence[str], is_own: bool) -> None:
+    """:class:`ConfigError` for settings of a note that none of these methods goes by; ``is_own``: who thinks also summarises."""
+    if settings.summary_temperature is not None and not (is_own and ASKING & set(methods)):
+        rest = f"whoever thinks writes no summary; allowed: with {', '.join(sorted(ASKING))}, and without a summariser="
+        raise ConfigError("task.summary_temperature", settings.summary_temperature, rest)
+    if settings.no_end != "whole" and set(methods) <= UNENDING:
+        rest = "none of the methods looks for an end of thinking; allowed: whole, or a method such as whole, last_k or condensed"
+        raise ConfigError("task.no_end", settings.no_end, rest)
 
 
 def check_vectors(methods: Sequence[str], backend: Backend) -> None:

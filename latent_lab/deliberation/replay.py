@@ -29,7 +29,10 @@ NEEDED = ("problem_hash", "reasoning_usd", "summary_usd")
 BUDGETS = ("step_tokens", "step_usd", "chain_tokens", "chain_usd")
 FIRST = ("backend", "weights", "reason_prompt", *(f"task.{name}" for name in BUDGETS))
 """What makes a first attempt; names cover all beneath them."""
-NOTING = ("memory", "window", "hand_on", "k", "share", "chunk", "overlap", "summary_tokens", "think_end", "wait", "thoughts")
+NOTING = (
+    *("memory", "window", "hand_on", "k", "share", "chunk", "overlap", "think_end", "no_end", "wait", "thoughts"),
+    *("summary_tokens", "summary_temperature"),
+)
 GRADING = ("stop", "agree", "extractors", "equivalence", "accept_truncated")
 LATER = (
     *("summariser", "again_prompt", "summarise_prompt", "summarise_chunk_prompt", "running_prompt"),

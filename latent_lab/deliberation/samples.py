@@ -38,7 +38,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 
 def unanswered(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The problems of which a chain ended in a failed call, or a chain that thinks again ended without an answer."""
+    """The problems of which a chain ended in an error, or a chain that thinks again ended without an answer."""
     ends = {(row["method"], str(row["id"]), row["chain"]): row for row in sorted(rows, key=lambda row: row["iteration"])}
     failed = [row for row in ends.values() if row.get("error") or (row["answer"] is None and row["method"] != SAMPLES)]
     return list(dict.fromkeys(str(row["id"]) for row in failed))

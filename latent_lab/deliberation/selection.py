@@ -22,7 +22,7 @@ class Selection:
     range: str | None = None
     """Only those from one place of the split to another, both included and counted from 0, as in 0-29."""
     errors_of: str | None = None
-    """Only those that another ``task=summarize`` (its folder, or its name below outputs) left with a failed call or without an
+    """Only those that another ``task=summarize`` (its folder, or its name below outputs) left with an error or without an
     answer in some chain."""
     wrong_of: str | None = None
     """Only those of which another ``task=summarize`` did not end every chain right. This looks at gold answers: what is right

@@ -48,6 +48,14 @@ BEGINNING = frozenset({"tail", "wait", "longer"})
 """Those that begin the next reply for the model."""
 MEMORIES = ("all", "last", "window", "running")
 PLACES = ("auto", "prompt", "reply")
+NO_ENDS = {
+    "whole": "all of it is the trace",
+    "drop": "nothing of it is handed on; the next attempt is given what this one was",
+    "error": "the chain ends there",
+}
+"""What becomes of a reply in which thinking does not end."""
+UNENDING = frozenset({"segment", "wait", "longer", "answer_only", "thoughts", "thoughts_zeroed", "thoughts_another"})
+"""Methods that look for no end of thinking, or go on until there is one."""
 STOPS = {
     "fixed": "after all iterations",
     "agreement": "as soon as an answer is given so many times running (agree=)",
@@ -119,12 +127,16 @@ class Settings(Selection):
     """Most US dollars of the same."""
     summary_tokens: int = 512
     """Most tokens of one summary."""
+    summary_temperature: float | None = None
+    """What a summary is sampled with where whoever thinks writes it (a ``summariser=`` has its own); null: as a thought is."""
     stop: str = "fixed"
     """When a chain ends: ``fixed``, ``agreement``, ``no_change``, or ``oracle_stop``, which knows the gold answer."""
     agree: int = 2
     """Equal answers running that end a chain."""
     think_end: str = "auto"
     """What ends thinking in a reply; a trace is what stands before it, and without it the whole reply."""
+    no_end: str = "whole"
+    """What becomes of a reply without it: the ``whole`` is the trace, ``drop`` hands none of it on, ``error`` ends the chain."""
     wait: str = "\n\nWait"
     """What ``wait`` writes behind a trace."""
     extractors: list[str] = field(default_factory=list)
@@ -134,7 +146,7 @@ class Settings(Selection):
     accept_truncated: bool = False
     """Also look for an answer in a reply that was cut off."""
     max_errors: float = 0.1
-    """Share of chains that may end in a failed call; above it there is no result, and the same command asks again."""
+    """Share of chains that may end in an error; above it there is no result, and the same command asks failed calls again."""
 
     @property
     def num_samples(self) -> int:
@@ -147,6 +159,7 @@ class Settings(Selection):
             *(("methods", method, METHODS) for method in self.methods),
             ("memory", self.memory, MEMORIES),
             ("hand_on", self.hand_on, PLACES),
+            ("no_end", self.no_end, NO_ENDS),
             ("stop", self.stop, STOPS),
         ):
             if given not in allowed:
@@ -174,7 +187,7 @@ class Settings(Selection):
             "overlap": 0,
             "agree": 2,
         }
-        least |= {"from_iteration": 0, "step_tokens": 1, "chain_tokens": 1, "summary_tokens": 1}
+        least |= {"from_iteration": 0, "step_tokens": 1, "chain_tokens": 1, "summary_tokens": 1, "summary_temperature": 0}
         for name, smallest in least.items():
             if (value := getattr(self, name)) is not None and value < smallest:
                 raise ValueError(f"{name}={value}: allowed are {smallest} and more")

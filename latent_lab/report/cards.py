@@ -8,7 +8,7 @@ from latent_lab.deliberation.outcomes import CLASSES, outcome
 from latent_lab.deliberation.settings import SAMPLES
 from latent_lab.problems import Problem
 
-STATES = {"going_on": "not ended yet; its class is that of the attempts so far", "failed": "ended in a failed call"}
+STATES = {"going_on": "not ended yet; its class is that of the attempts so far", "failed": "ended in an error"}
 """What may be said of a chain besides its class."""
 KINDS = CLASSES | STATES
 """What chains of a page can be chosen by."""

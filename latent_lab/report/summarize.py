@@ -52,7 +52,7 @@ BY_GOLD = "problems were chosen by their gold answers; what is right among them 
 
 
 class DeliberationError(ValueError):
-    """Too many chains ended in a failed call; what was answered is kept, and the message says what to do."""
+    """Too many chains ended in an error; what was answered is kept, and the message says what to do."""
 
 
 def summarize(task: "SummarizeTask", job: Job) -> dict[str, Any]:
@@ -166,13 +166,13 @@ def deliberated(
 
 
 def check_errors(rows: Sequence[Row], most: float) -> None:
-    """Raise :class:`DeliberationError` where more chains than allowed ended in a failed call."""
+    """Raise :class:`DeliberationError` where more chains than allowed ended in an error."""
     chains = {(row["method"], row["id"], row["chain"]): row["error"] for row in rows}
     failed = [error for error in chains.values() if error]
     if len(failed) > most * len(chains):
         raise DeliberationError(
-            f"{len(failed)} of {len(chains)} chains ended in a failed call, more than task.max_errors={most} allows; the first: "
-            f"{failed[0]}. What was answered is kept: the same command asks again for the rest"
+            f"{len(failed)} of {len(chains)} chains ended in an error, more than task.max_errors={most} allows; the first: "
+            f"{failed[0]}. What was answered is kept: the same command asks again where a call failed"
         )
 
 

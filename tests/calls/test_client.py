@@ -3,6 +3,7 @@
 import json
 import logging
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -184,7 +185,7 @@ def test_everything_that_matters_is_part_of_the_key(tmp_path: Path) -> None:
         same = [key(), key(max_in_flight=1, timeout_s=9, max_attempts=2, budget_tokens=9, price_input=1.0, requests_per_minute=5)]
         other = [
             key(asked("b")), key(asked("a", 1)), key(Request(asked("a").messages[1:])), key(temperature=0.5),
-            key(temperature=None),
+            key(temperature=None), key(replace(asked("a"), temperature=0.25)),
             key(seed=1), key(seed=None), key(max_tokens=9), key(limit_name="max_completion_tokens"), key(extra={"top_p": 0.5}),
         ]  # fmt: skip
         with Client(Server(base_url=faults.base_url, model="other", api_key_env=None), ledger) as client:

@@ -1,5 +1,6 @@
 """Requests as chats and as texts, replies that are begun, limits of single calls, and models in this process on the ledger."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from faultserver import USAGE, FaultServer
 from tiny import save_hub_model
 
-from latent_lab.calls.client import Client, Completion, Request
+from latent_lab.calls.client import Client, Completion, Request, digest
 from latent_lab.calls.here import Here
 from latent_lab.calls.ledger import open_ledger, read_ledger
 from latent_lab.calls.local import Chat, parts
@@ -91,6 +92,29 @@ def test_what_a_local_model_samples_depends_on_seed_and_prompt_alone(tmp_path: P
     assert chat.answer(asked, batch_size=3, **settings) == alone
     assert len({each.text for each in alone}) == 4
     assert chat.answer(asked, batch_size=4, **settings | {"seed": 6}) != alone
+
+
+def test_the_likeliest_token_alone_is_what_greedy_decoding_takes(tmp_path: Path) -> None:
+    chat = Chat.load(str(save_hub_model(tmp_path, "gpt2")), None, "float32", "cpu")
+    asked = [Request(({"role": "user", "content": text},), sample) for text in ("one", "two and more") for sample in (0, 1)]
+    settings: dict[str, Any] = {"batch_size": 4, "max_tokens": 8, "seed": 5}
+    greedy = chat.answer(asked, temperature=0.0, **settings)
+    assert chat.answer(asked, temperature=1.0, top_k=1, **settings) == greedy
+    assert chat.answer(asked, temperature=1.0, top_p=1e-6, **settings) == greedy
+    hot = chat.answer(asked, temperature=1.0, **settings)
+    assert chat.answer(asked, temperature=1.0, top_k=2, **settings) not in (greedy, hot)
+    # A request's own temperature goes before the setting, whatever stands beside it.
+    mixed = [replace(each, temperature=0.0 if n % 2 else None) for n, each in enumerate(asked)]
+    assert chat.answer(mixed, temperature=1.0, **settings) == [(greedy if n % 2 else hot)[n] for n in range(4)]
+
+
+def test_a_temperature_of_its_own_is_another_request_of_a_model_here(tmp_path: Path) -> None:
+    with open_ledger(tmp_path) as ledger:
+        here = Here(ledger, {"model": "m"}, lambda requests: [], batch_size=1)
+        keys = [here.key(Request(ASKED, temperature=heat)) for heat in (None, 0.0, 0.5)]
+        assert len(set(keys)) == 3
+        # What was answered before a request could say its temperature is still known.
+        assert keys[0] == digest([{"model": "m"}, list(map(dict, ASKED)), "", None, 0])
 
 
 def test_a_local_reply_that_is_begun_goes_on_and_keeps_to_its_own_limit(tmp_path: Path) -> None:

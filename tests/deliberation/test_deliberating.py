@@ -266,6 +266,58 @@ def test_thinking_that_a_server_shows_apart_is_the_trace(tmp_path: Path) -> None
     assert any(prompt_of(seen.body).endswith("Attempt:\nI add") for seen in faults.seen)
 
 
+UNENDED = "one two three \\boxed{5}"
+PROMPTED = {"whole": [0, 1, 2], "drop": [0, 0, 1], "error": [0]}
+"""How many attempts each prompt speaks of, where thinking does not end in the first reply, by ``no_end``."""
+
+
+@pytest.mark.parametrize("no_end", ["whole", "drop", "error"])
+@pytest.mark.parametrize("method", ["whole", "first_k"])
+def test_a_trace_without_an_end_is_whole_or_dropped_or_an_error(tmp_path: Path, method: str, no_end: str) -> None:
+    def say(body: dict[str, Any]) -> Any:
+        is_summary = SUMMARISING in prompt_of(body)
+        return answer("notes" if is_summary else boxed(3) if body["seed"] else UNENDED, usage(10, 7))
+
+    settings = (f"task.methods=[{method}]", "task.k=2", f"task.no_end={no_end}", "task.max_errors=1")
+    with FaultServer(say=say).running() as faults:
+        result, rows = deliberate(tmp_path, faults, *settings)
+        prompts = reasoning_prompts(faults)
+        num_summaries = len(faults.seen) - len(prompts)
+    assert [prompt.count("ATTEMPT ") for prompt in prompts] == PROMPTED[no_end]
+    told = "notes" if method == "whole" else "one two ..."
+    summaries = {"whole": [told, told, None], "drop": [None, told, None], "error": ["", None, None]}[no_end]
+    assert [row["summary"] for row in rows] == summaries
+    assert num_summaries == (summaries.count("notes"))
+    assert [row["answer"] for row in rows] == (["5"] * 3 if no_end == "error" else ["5", "3", "3"])
+    hashes = [row["prompt_sha256"] for row in rows]
+    assert (hashes[1] == hashes[0], hashes[2] == hashes[0]) == (no_end != "whole", no_end == "error")
+    error = "'</think>' does not stand in the reply, and task.no_end=error" if no_end == "error" else None
+    assert (rows[0]["error"], rows[0]["stop_reason"]) == (error, error and "error")
+    assert result["stops"] == {method: {"error" if error else "fixed": 1}, "samples": {"fixed": 1}}
+
+
+def test_thinking_that_is_cut_off_apart_from_the_answer_has_no_end(tmp_path: Path) -> None:
+    def say(body: dict[str, Any]) -> Any:
+        return answer(
+            "" if body["seed"] == 0 else boxed(3),
+            finish_reason="length" if body["seed"] == 0 else "stop",
+            reasoning_content="I add",
+        )
+
+    settings = ("task.methods=[first_k]", "task.no_end=drop", "task.iterations=1")
+    with FaultServer(say=say).running() as faults:
+        _, (first, second) = deliberate(tmp_path, faults, *settings)
+    assert (first["reasoning"], first["summary"]) == ("I add", None)
+    assert second["reasoning"].startswith("I add\n</think>\n")
+
+
+def test_whoever_thinks_may_summarise_at_another_temperature(tmp_path: Path) -> None:
+    with FaultServer(say=say_by_turn(boxed(5), boxed(3))).running() as faults:
+        deliberate(tmp_path, faults, "backend.temperature=0.6", "task.summary_temperature=0", "task.iterations=1")
+        asked = [(SUMMARISING in prompt_of(seen.body), seen.body["temperature"]) for seen in faults.seen]
+    assert sorted(asked) == [(False, 0.6), (False, 0.6), (True, 0.0)]
+
+
 def test_another_model_summarises(tmp_path: Path) -> None:
     with FaultServer(say=say_by_turn(boxed(3))).running() as faults:
         other = [
@@ -344,7 +396,7 @@ def test_a_chain_that_fails_keeps_what_it_has_and_too_many_leave_no_result(tmp_p
         second = [prompt for prompt in reasoning_prompts(faults) if "ATTEMPT" in prompt and "3+1" in prompt]
     with FaultServer(plan(second), say).running() as faults:
         settings = ("task.methods=[answer_only]", "task.iterations=1")
-        with pytest.raises(DeliberationError, match=r"^1 of 4 chains ended in a failed call, more than task\.max_errors"):
+        with pytest.raises(DeliberationError, match=r"^1 of 4 chains ended in an error, more than task\.max_errors"):
             deliberate(tmp_path / "b", faults, *settings, count=2)
         result, rows = deliberate(tmp_path / "b", faults, *settings, "task.max_errors=0.5", count=2)
     failed = [row for row in rows if row["gold"] == "4"]
@@ -431,6 +483,21 @@ def test_a_reply_without_usage_counts_as_the_most_it_can_be(tmp_path: Path) -> N
         (["task.problems=0"], r"^task\.problems: given 0; allowed: 1 and more$"),
         (["task.agree=1"], r"^task\.agree: given 1; allowed: 2 and more$"),
         (["task.overlap=1000"], r"^task\.overlap: given 1000; allowed: 0 to below chunk=1000$"),
+        (["task.summary_temperature=-1"], r"^task\.summary_temperature: given -1\.0; allowed: 0 and more$"),
+        (
+            ["task.summary_temperature=0", "task.methods=[first_k,answer_only]"],
+            r"^task\.summary_temperature: given 0\.0; whoever thinks writes no summary; allowed: with chunked, running, segment, "
+            r"whole, and without a summariser=$",
+        ),
+        (
+            ["task.summary_temperature=0", "summariser=vllm", "summariser.model=m"],
+            r"^task\.summary_temperature: given 0\.0; whoever thinks writes no summary; allowed: ",
+        ),
+        (["task.no_end=none"], r"^task\.no_end: given none; allowed: whole, drop, error$"),
+        (
+            ["task.no_end=drop", "task.methods=[answer_only]"],
+            r"^task\.no_end: given drop; none of the methods looks for an end of thinking; allowed: whole, or a method such as",
+        ),
         (["task.share=0"], r"^task\.share: given 0\.0; allowed: numbers above 0, up to 1$"),
         (["task.chains=2"], r"^task\.samples: given 1; allowed: chains=2 and more"),
         (["task.methods=[first_k]", "task.memory=running"], r"^task\.memory: given running; a model must carry the text on"),

@@ -84,6 +84,15 @@ def test_a_sample_depends_on_its_number_and_not_on_its_batch(outputs: Path, lab:
     assert together[0].text != together[1].text or together[2].text != together[3].text
 
 
+def test_a_run_draws_from_the_likeliest_alone(outputs: Path, lab: Lab) -> None:
+    asked = requests_of(config_of(outputs / "text"))
+    assert (
+        replace(lab, temperature=3.0, top_k=1).answer(asked) == lab.answer(asked) != replace(lab, temperature=3.0).answer(asked)
+    )
+    assert replace(lab, temperature=3.0, top_p=1e-6).answer(asked) == lab.answer(asked)
+    assert lab.answer([replace(each, temperature=3.0) for each in asked]) == replace(lab, temperature=3.0).answer(asked)
+
+
 @pytest.mark.parametrize("name", ["text", "latent"])
 def test_samples_of_a_question_are_read_and_thought_through_once(outputs: Path, name: str) -> None:
     config = config_of(outputs / name)
@@ -229,6 +238,24 @@ def test_a_run_writes_as_long_as_it_is_told(outputs: Path, tmp_path: Path) -> No
         evaluate(outputs / "text", "task=summarize", "backend=run", "backend.max_new_tokens=0")
 
 
+def test_of_the_likeliest_token_alone_all_first_attempts_are_the_same(outputs: Path, tmp_path: Path) -> None:
+    few = ("task.methods=[first_k]", "task.iterations=1", "task.chains=2", "task.samples=3", "task.problems=3")
+    for number, (drawn, differ) in enumerate(
+        (("backend.top_k=1", False), ("backend.top_p=1e-6", False), ("backend.top_k=9", True))
+    ):
+        evaluate(
+            outputs / "text",
+            "task=summarize",
+            *few,
+            "backend=run",
+            "backend.temperature=3",
+            drawn,
+            f"out={tmp_path / str(number)}",
+        )
+        told = [row for row in rows(tmp_path / str(number) / "samples.jsonl") if row["iteration"] == 0]
+        assert (len({row["reasoning"] for row in told}) > len({row["id"] for row in told})) is differ
+
+
 def test_what_a_run_cannot_do_is_refused(outputs: Path) -> None:
     for overrides, message in (
         (
@@ -238,6 +265,12 @@ def test_what_a_run_cannot_do_is_refused(outputs: Path) -> None:
         (
             ["task.hand_on=prompt"],
             r"^task\.hand_on: given prompt; a run of this laboratory knows questions alone; allowed: reply$",
+        ),
+        (["backend=run", "backend.top_p=0"], r"^backend\.top_p: given 0\.0; allowed: shares above 0, up to 1$"),
+        (["backend=run", "backend.top_k=0"], r"^backend\.top_k: given 0; allowed: 1 and more$"),
+        (
+            ["backend=run", "backend.top_k=5", "backend.temperature=0"],
+            r"^backend\.top_k: given 5; with temperature=0 nothing is drawn; allowed: with a temperature above 0$",
         ),
         (["task.again=judge_v1"], r"^task\.again: given judge_v1; a reply that is begun follows the first prompt"),
         (["backend=local", "backend.path=x"], r"^run: given .*text; with this backend nobody asks the run; allowed: backend=run"),
@@ -257,3 +290,27 @@ def test_other_weights_in_the_same_folder_are_another_model(tmp_path: Path) -> N
     )
     assert list(first) == ["backend.weights"]
     assert first == same != other
+
+
+def test_a_local_model_draws_from_the_likeliest_alone(tmp_path: Path) -> None:
+    from tiny import save_hub_model
+
+    from latent_lab.calls.ledger import open_ledger
+    from latent_lab.deliberation.backends import Local, LocalSummariser
+
+    config = job("eval", ["task=problems", "dataset=stories", "device=cpu"]).config
+    asked = [Request(({"role": "user", "content": "one"},), sample) for sample in range(3)]
+    path = str(save_hub_model(tmp_path / "model", "gpt2"))
+
+    def said(**settings: Any) -> list[str | None]:
+        backend = Local(path=path, max_tokens=8, **settings)
+        with open_ledger(tmp_path / "calls") as ledger, backend.opened(ledger, config) as opened:
+            return [done.text for done in opened.caller.complete(asked)]
+
+    greedy, hot = said(temperature=0.0), said(temperature=5.0)
+    assert said(temperature=5.0, top_k=1) == greedy != hot  # the same ledger: none of these calls is another's
+    assert said(temperature=5.0, top_p=1e-6) == greedy
+    with pytest.raises(
+        ValueError, match=r"^top_p=0\.9: with temperature=0 nothing is drawn; allowed: with a temperature above 0$"
+    ):
+        LocalSummariser(path=path, temperature=0.0, top_p=0.9)
