@@ -175,12 +175,13 @@ def yes_or_no(given: dict[str, Any]) -> Table:
     """Statements that the oracle was asked about, of steps and of the answer to come, each beside its best floor."""
     stated = {words(name): each for name, each in given.get("yes_no", {}).items()}
     stated |= {FORETOLD.get(kind, kind): each for kind, each in sorted(given.get("foretold", {}).items())}
+    ranks = ("real", "shuffled", "text_only") if given.get("foretold") else ()  # steps are not asked for these
     rows = []
     for name, each in stated.items():
-        ranked, text = each.get("auc", {}), each.get("from_text")
-        aucs = tuple(number(ranked.get(source)) for source in ("real", "shuffled", "text_only"))
-        rows.append(Row(name, (shown(each), best_floor(each), shown(text), *aucs, f"{each['n']:,}")))
-    head = ("statement", "right", "best floor", "from the question", "AUC", "another's thoughts", "from the question", "n")
+        more = (shown(each.get("from_text")), *(number(each.get("auc", {}).get(source)) for source in ranks))
+        rows.append(Row(name, (shown(each), best_floor(each), *(more if ranks else ()), f"{each['n']:,}")))
+    beside = ("from the question", "AUC", "another's thoughts", "from the question") if ranks else ()
+    head = ("statement", "right", "best floor", *beside, "n")
     note = "Each statement is true as often as not, and no question holds its answer: chance is 50%, and an AUC of 0.5. "
     note += " ".join(f"Not asked: {name}; {each['why']}." for name, each in stated.items() if "why" in each)
     return Table("Yes or no? What the oracle says of statements, in %", head, tuple(rows), note)

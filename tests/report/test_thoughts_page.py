@@ -221,6 +221,10 @@ class TestMissingParts:
             ("the answer will be wrong", ("–", "–", "–", "–", "–", "–", "0")),
         ]
         assert "it takes 20 training problems" in table.note
+        del given["result"]["oracle"]["foretold"]
+        table = next(each for each in tables(given["result"])["read"] if each.caption.startswith("Yes or no?"))
+        assert table.head == ("statement", "right", "best floor", "n")
+        assert [row.cells for row in table.rows] == [("75.0 [65.0, 85.0]", "50.0 (none)", "80")]
 
     def test_rows_of_several_measures_count_by_their_accuracy(self, given):
         edits = given["result"]["interventions"]
