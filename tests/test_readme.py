@@ -31,7 +31,12 @@ def test_every_command_composes(command: str, tmp_path: Path, monkeypatch: pytes
         "coco",
         *(f"{name}-{seed}" for name in ("open", "sums-0.0", "sums-0.01", "sums-0.1", "sums-1.0") for seed in (1, 2, 3)),
         *(f"{name}-{at}" for name in ("vectors", "emergent") for at in ("d2", "d34")),
-        *(f"{name}-{layers}-{seed}" for name in ("vectors", "emergent") for layers in (2, 3, 4) for seed in (1, 2, 3)),
+        *(
+            f"{name}-{layers}-{seed}"
+            for name in ("vectors", "emergent")
+            for layers in (2, 3, 4, "d2", "d34")
+            for seed in (1, 2, 3)
+        ),
         "stage=0",
         "stage=3",
         "stage=planning,plan=arithmetic",
