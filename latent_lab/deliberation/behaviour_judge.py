@@ -20,7 +20,7 @@ from latent_lab.deliberation.chains import Table
 from latent_lab.deliberation.prompts import load_prompt
 from latent_lab.files import write_lines
 from latent_lab.grading.agreement import cohen_kappa
-from latent_lab.grading.judge import JudgeError
+from latent_lab.grading.judge import check_replies
 from latent_lab.grading.judge_prompt import LONGEST_REPLY, objects
 from latent_lab.grading.judges import Asking
 from latent_lab.grading.statistics import wilson
@@ -84,7 +84,7 @@ def judged(judge: Asking, table: Table, folder: Path, device: "torch.device | st
     asked = [({"role": "user", "content": prompt.filled({"sentences": numbered(part)})},) for part in parts]
     with judge.talking(place, device) as talk:
         replies = talk(asked, 0) if asked else []
-    check_errors(judge, [reply.error for reply in replies])
+    check_replies(judge, [reply.error for reply in replies], len(parts))
     read = {
         part: [None] * len(part) if reply.error else read_labels(reply.text or "", len(part))
         for part, reply in zip(parts, replies, strict=True)
@@ -127,16 +127,6 @@ def read_labels(text: str, num_sentences: int) -> list[str | None]:
 def spelled(label: object) -> str | None:
     """A label as behaviours are written here."""
     return re.sub(r"[\s-]+", "_", label.strip().casefold()) if isinstance(label, str) else None
-
-
-def check_errors(judge: Asking, errors: Sequence[str | None]) -> None:
-    """Raise :class:`latent_lab.grading.judge.JudgeError` where more questions than allowed have no reply."""
-    failed = [error for error in errors if error]
-    if len(failed) > judge.max_errors * len(errors):
-        raise JudgeError(
-            f"judge: {len(failed)} of {len(errors)} questions have no reply, more than judge.max_errors={judge.max_errors} "
-            f"allows; the first: {failed[0]}. The replies that came are kept: the same command asks again for the others"
-        )
 
 
 def beside_rules(told: Sequence[tuple[str, str]], labels: Labels, seed: int) -> dict[str, Any]:

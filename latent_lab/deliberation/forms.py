@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from latent_lab.deliberation.chains import Chain, Iteration, Table, checked
-from latent_lab.deliberation.probes import stands_in
 from latent_lab.deliberation.samples import of_samples
+from latent_lab.grading.answers import stands_in
 from latent_lab.problems import DataError
 from latent_lab.problems.files import decoded, is_int, mapping, names, parse_table, parsed, plain, wrong
 

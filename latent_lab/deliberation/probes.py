@@ -3,16 +3,14 @@
 A note that says the answer spares the next attempt its work, and one that says a wrong one may keep it wrong.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from latent_lab.deliberation.chains import Chain
 from latent_lab.deliberation.outcomes import rate
-from latent_lab.grading.answers import Grading, normalise
+from latent_lab.grading.answers import Grading, normalise, stands_in
 
 COLUMNS = ("summary_answer", "summary_correct", "gold_in_summary")
-NUMBER = re.compile(r"(?<![\w.])[+-]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?!\w)")
 PROBES = {
     "answer": "an answer is found in the note",
     "right": "that answer is right",
@@ -29,15 +27,6 @@ def probed(note: str | None, gold: str, grading: Grading) -> dict[str, Any]:
         return dict.fromkeys(COLUMNS)
     verdict = grading.verdict(note, gold, truncated=False)
     return dict(zip(COLUMNS, (verdict.answer, verdict.correct is True, stands_in(gold, note)), strict=True))
-
-
-def stands_in(gold: str, text: str) -> bool:
-    """Whether an answer stands in a text, by itself: a number however it is written, other text as whole words."""
-    wanted = normalise(gold.replace("$", "").replace("%", ""))
-    if NUMBER.fullmatch(wanted):
-        return any(normalise(found[0]) == wanted for found in NUMBER.finditer(text))
-    said = " ".join(text.casefold().split())
-    return bool(wanted) and re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", said) is not None
 
 
 def probes(chains: Sequence[Chain], k: int, seed: int) -> dict[str, Any] | None:

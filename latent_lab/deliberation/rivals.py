@@ -14,8 +14,16 @@ from typing import Any
 from latent_lab.deliberation.compared import corrected, verdict
 from latent_lab.deliberation.settings import SAMPLES
 from latent_lab.deliberation.weights import weight, weighted_maj_at_k
-from latent_lab.grading.answers import normalise
-from latent_lab.grading.statistics import maj_at_k, mean_interval, paired_difference, pass_at_k, pass_power_k, sign_flip
+from latent_lab.grading.statistics import (
+    RIGHT,
+    ballots,
+    maj_at_k,
+    mean_interval,
+    paired_difference,
+    pass_at_k,
+    pass_power_k,
+    sign_flip,
+)
 
 Row = Mapping[str, Any]
 VOTE, PASS = "vote of first attempts", "any of first attempts right (knows gold)"
@@ -25,7 +33,6 @@ THEN_VOTE, BY = ", then vote", " by "
 """How a method's chains that vote are called, and votes that are weighted."""
 UNIT = 120
 """Scores are rounded to so many parts of a problem for the sign-flip test, which takes whole numbers."""
-RIGHT = "right"
 KNOWS_GOLD = frozenset({PASS, ALL})
 
 
@@ -95,11 +102,6 @@ def voted(
             scores.append(chance(len(at), right, votes) if chance else maj_at_k(ballots(at), RIGHT, votes, key=str))
         tokens.append(votes * fmean(tokens_at(row) for row in at))
     return Point(votes, fmean(tokens), tuple(scores))
-
-
-def ballots(at: Sequence[Row]) -> list[str | None]:
-    """What each chain votes for: all right answers are one, whatever way they are written."""
-    return [RIGHT if row["correct"] else None if row["answer"] is None else f"= {normalise(row['answer'])}" for row in at]
 
 
 def at_iteration(chain: Sequence[Row], k: int) -> Row:

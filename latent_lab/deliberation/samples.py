@@ -39,15 +39,19 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 def unanswered(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The problems of which a chain ended in an error, or a chain that thinks again ended without an answer."""
-    ends = {(row["method"], str(row["id"]), row["chain"]): row for row in sorted(rows, key=lambda row: row["iteration"])}
-    failed = [row for row in ends.values() if row.get("error") or (row["answer"] is None and row["method"] != SAMPLES)]
+    failed = [row for row in ends(rows) if row.get("error") or (row["answer"] is None and row["method"] != SAMPLES)]
     return list(dict.fromkeys(str(row["id"]) for row in failed))
 
 
 def wrong(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The problems of which a chain that thinks again did not end with the right answer."""
-    ends = {(row["method"], str(row["id"]), row["chain"]): row for row in sorted(rows, key=lambda row: row["iteration"])}
-    return list(dict.fromkeys(str(row["id"]) for row in ends.values() if row["method"] != SAMPLES and not row["correct"]))
+    return list(dict.fromkeys(str(row["id"]) for row in ends(rows) if row["method"] != SAMPLES and not row["correct"]))
+
+
+def ends(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The last row of each chain."""
+    last = {(row["method"], str(row["id"]), row["chain"]): row for row in sorted(rows, key=lambda row: row["iteration"])}
+    return list(last.values())
 
 
 def chains_of(rows: Sequence[Mapping[str, Any]], where: str) -> list[Chain]:

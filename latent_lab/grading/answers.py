@@ -19,6 +19,7 @@ LONGEST_ANSWER = 10_000
 FIRST_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 LETTER = re.compile(r"(?:(?:option|choice)\s+)?(?:\((?P<closed>[a-z])\).*|(?P<bare>[a-z])(?:[).:].*)?)", re.I | re.DOTALL)
 YES_OR_NO = re.compile(r"(?P<yes>yes|true)\b.*|(?:no|false)\b.*", re.I | re.DOTALL)
+IN_TEXT = re.compile(r"(?<![\w.])[+-]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?!\w)")
 WORDS = re.compile(r"[^\W\d_]{2,}(?:[\s'.-]+[^\W\d_]+)*\.?")
 
 
@@ -38,6 +39,15 @@ def normalise(answer: str) -> str:
         value += f".{fraction}"
     minus = "-" if sign == "-" and value != "0" else ""
     return f"{minus}{dollar}{value}{percent}"
+
+
+def stands_in(gold: str, text: str) -> bool:
+    """Whether an answer stands in a text, by itself: a number however it is written, other text as whole words."""
+    wanted = normalise(gold.replace("$", "").replace("%", ""))
+    if IN_TEXT.fullmatch(wanted):
+        return any(normalise(found[0]) == wanted for found in IN_TEXT.finditer(text))
+    said = " ".join(text.casefold().split())
+    return bool(wanted) and re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", said) is not None
 
 
 def is_equal(given: str, gold: str) -> bool:

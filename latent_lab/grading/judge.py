@@ -105,14 +105,18 @@ def judged(
 def asked(judge: Asking, ask: Ask, cases: Sequence[Case]) -> list[list[Verdict]]:
     """The verdicts on some cases; JudgeError where more questions than allowed have no reply."""
     votes = ask(cases) if cases else []
-    failed = [verdict.error for each in votes for verdict in each if verdict.error]
-    count = len(cases) * len(judge.names)
+    check_replies(judge, [verdict.error for each in votes for verdict in each], len(cases) * len(judge.names))
+    return votes
+
+
+def check_replies(judge: Asking, errors: Sequence[str | None], count: int) -> None:
+    """Raise :class:`JudgeError` where more of ``count`` questions than allowed have no reply, but one of the ``errors``."""
+    failed = [error for error in errors if error]
     if len(failed) > judge.max_errors * count:
         raise JudgeError(
             f"judge: {len(failed)} of {count} questions have no reply, more than judge.max_errors={judge.max_errors} "
             f"allows; the first: {failed[0]}. The replies that came are kept: the same command asks again for the others"
         )
-    return votes
 
 
 def drawn(cases: Sequence[Case], rules: Votes, judge: Asking) -> list[int]:

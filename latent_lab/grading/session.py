@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,11 +60,10 @@ class Session:
         encoded = self.trained.stage.encode(problems, solver.backbone.tokenizer)
         check_room(encoded, self.trained.stage, solver.backbone)
         dataset = self.config.dataset or self.trained.dataset
-        solver.options = options_of(dataset, self.trained.stage, problems, solver.backbone.tokenizer)
+        options = options_of(dataset, self.trained.stage, problems, solver.backbone.tokenizer)
         started = time.monotonic()
-        rows = solver.graded(problems, encoded, quiet=False)
+        rows = replace(solver, options=options).graded(problems, encoded, quiet=False)
         seconds = time.monotonic() - started
-        options, solver.options = solver.options, {}  # whatever else it is asked is not for them
         gold = [self.trained.stage.sequence(p, solver.backbone.tokens, self.info.stage) for p in encoded]
         result = {
             **summary(rows),

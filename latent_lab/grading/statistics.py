@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from random import Random
 from statistics import NormalDist, fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from latent_lab.grading.answers import normalise
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 RESAMPLES = 2_000
 """Bootstrap resamples of an interval."""
+RIGHT = "right"
+"""What :func:`ballots` call every right answer; no other begins like it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +347,11 @@ def maj_at_k(answers: Sequence[str | None], gold: str, k: int, key: Callable[[st
         for (drawn, ties), ways in _draws(others, votes, k - votes).items():
             won += Fraction(math.comb(right, votes) * ways * math.comb(silent, k - votes - drawn), ties + 1)
     return float(won / math.comb(len(answers), k))
+
+
+def ballots(rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
+    """What each graded row votes for: all right answers are one, whatever way they are written (hence ``key=str``)."""
+    return [RIGHT if row["correct"] else None if row["answer"] is None else f"= {normalise(row['answer'])}" for row in rows]
 
 
 def _draws(counts: Sequence[int], most: int, room: int) -> dict[tuple[int, int], int]:

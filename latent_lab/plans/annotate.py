@@ -78,7 +78,7 @@ class Annotator:
         """What the chains lead to."""
 
     def work(self) -> None:
-        """Ask everything; :class:`NoReplies` where too few replies come."""
+        """Ask everything; :class:`latent_lab.grading.judge.JudgeError` where too few replies come."""
         problems, choices, order = self.problems, self.task.choices, self.task.order
         gold = {i: p.answer if self.writer.show_gold else None for i, p in problems.items()}
         asked = {i: annotation.ask_outline(p.question, gold[i], choices, order) for i, p in problems.items()}

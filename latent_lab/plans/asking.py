@@ -3,14 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+from latent_lab.grading.judge import check_replies
 from latent_lab.grading.judges import Asking, Talk
 from latent_lab.plans.annotation import Messages, Unfit
 
 T = TypeVar("T")
-
-
-class NoReplies(ValueError):
-    """A model that could not be reached often enough; what it did reply is kept, and the message says what to do."""
 
 
 class Asker:
@@ -22,18 +19,15 @@ class Asker:
         """What was wrong with the last reply about an id, where there was one."""
 
     def ask(self, asked: Mapping[str, Messages], read: Callable[[str, str], T]) -> dict[str, T]:
-        """Ask about ids, and again for what cannot be read (:class:`Unfit`); what never can is left out, with the reason."""
+        """Ask about ids, and again for what cannot be read (:class:`Unfit`); what never can is left out, with the reason.
+
+        Raises :class:`latent_lab.grading.judge.JudgeError` where too few replies come; those that came are kept.
+        """
         found: dict[str, T] = {}
         left = list(asked)
         for sample in range(self.tries):
             done = dict(zip(left, self.talk([asked[i] for i in left], sample) if left else [], strict=True))
-            failed = [reply.error for reply in done.values() if reply.error]
-            if len(failed) > self.model.max_errors * len(asked):
-                raise NoReplies(
-                    f"judge: {len(failed)} of {len(asked)} questions have no reply, more than judge.max_errors="
-                    f"{self.model.max_errors} allows; the first: {failed[0]}. The replies that came are kept: the same command "
-                    "asks again for the others"
-                )
+            check_replies(self.model, [reply.error for reply in done.values()], len(asked))
             for i, reply in done.items():
                 try:
                     if reply.error or reply.finish_reason == "length":

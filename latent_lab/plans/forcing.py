@@ -1,6 +1,5 @@
 """A say in which planning tokens are written: the gold plan's (an oracle, no ability), any in whole blocks, or some by chance."""
 
-import random
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from itertools import pairwise
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
+from latent_lab.calls.sampling import Drawn
 from latent_lab.grading.calculator import Vocabulary
 from latent_lab.plans.base import ANSWER
 from latent_lab.plans.layout import Blocks
@@ -101,48 +101,19 @@ class WholeBlocks(LogitsProcessor):
         return state_of, may_follow
 
 
-class Sampled(LogitsProcessor):
-    """Draws a token wherever the likeliest is one of ``among`` (None: everywhere), and one of these; the rest is left as it is.
+class DrawnAmong(Drawn):
+    """Draws a token wherever the likeliest is one of ``among``, and one of these; the rest is left as it is."""
 
-    A draw depends on ``draw``, the problem's id and the number of tokens written before it, never on the batch. One object serves
-    one call of ``generate``.
-    """
-
-    def __init__(self, ids: Seq[str], draw: str, temperature: float, top_p: float, among: Seq[int] | None = None) -> None:
-        self.ids, self.draw, self.temperature, self.top_p = list(ids), draw, temperature, top_p
-        self.among = None if among is None else list(among)
-        self.start: int | None = None
-
-    def keep(self, rows: Seq[int]) -> None:
-        """Go on with these rows alone."""
-        self.ids = [self.ids[row] for row in rows]
+    def __init__(self, seeds: Seq[int], temperature: float, top_p: float, among: Seq[int]) -> None:
+        super().__init__(seeds, [temperature] * len(seeds), top_p)
+        self.among = list(among)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """``[rows, tokens]`` so far and ``[rows, vocabulary]`` scores of the next token to scores."""
-        self.start = input_ids.shape[1] if self.start is None else self.start
-        place = input_ids.shape[1] - self.start
-        likeliest = scores.argmax(-1).tolist()
-        for row, name in enumerate(self.ids):
-            if self.among is None or likeliest[row] in self.among:
-                chance = random.Random(f"{self.draw}/{name}/{place}").random()
-                own = scores[row] if self.among is None else scores[row, self.among]
-                place_in_own = nucleus(own / self.temperature, self.top_p, chance)
-                drawn = place_in_own if self.among is None else self.among[place_in_own]
-                scores[row] = torch.full_like(scores[row], -torch.inf)
-                scores[row, drawn] = 0.0
-        return scores
-
-
-def nucleus(scores: Tensor, top_p: float, chance: float) -> int:
-    """The place of one of ``scores [N]``, drawn from the fewest likeliest that hold ``top_p`` of the probability.
-
-    ``chance`` is a number from 0 to below 1, of which equal ones draw equally.
-    """
-    chances, places = scores.double().softmax(-1).sort(descending=True, stable=True)
-    before = chances.cumsum(-1) - chances
-    kept = chances[before < top_p]
-    reached = kept.cumsum(-1) > chance * kept.sum()
-    return int(places[int(reached.int().argmax())])
+        is_among = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device)
+        is_among[self.among] = True
+        drawn = super().__call__(input_ids, scores.masked_fill(~is_among, -torch.inf))
+        return torch.where(is_among[scores.argmax(-1)][:, None], drawn, scores.float())
 
 
 def follows(blocks: Blocks) -> dict[str, tuple[tuple[str, ...], bool]]:

@@ -3,20 +3,22 @@
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import replace
+from functools import partial
+from random import Random
 from statistics import fmean
 from typing import Any
 
-from latent_lab.grading.answers import normalise
+from transformers import LogitsProcessor
+
+from latent_lab.batching import Batch
+from latent_lab.calls.sampling import Drawn
 from latent_lab.grading.evaluate import Solver
-from latent_lab.grading.statistics import maj_at_k, mean_interval
-from latent_lab.plans.forcing import Sampled
+from latent_lab.grading.statistics import RIGHT, ballots, maj_at_k, mean_interval
+from latent_lab.plans.forcing import DrawnAmong
 from latent_lab.plans.reading import Reading
 from latent_lab.plans.task import PlansTask
 from latent_lab.problems import Problem
 from latent_lab.sequences import Encoded
-
-RIGHT = "\0right"
-"""Stands for every answer that is right, however it is written."""
 
 
 def votes(
@@ -36,7 +38,7 @@ def votes(
     points: dict[str, list[float]] = {"greedy": [float(row["correct"] is True) for row in greedy]}
     for name, among in (("plans", reading.ids), ("tokens", None)):
         groups = drawn(solver, problems, encoded, among, task, f"{seed}/{name}")
-        points[name] = [point(group) for group in groups]
+        points[name] = [maj_at_k(ballots(group), RIGHT, len(group), key=str) for group in groups]
         found[name] = {
             "accuracy": mean_interval(points[name]).as_dict(),
             "one": mean_interval([fmean(float(row["correct"] is True) for row in group) for group in groups]).as_dict(),
@@ -53,21 +55,15 @@ def drawn(
     solver: Solver, problems: Seq[Problem], encoded: Seq[Encoded], among: Seq[int] | None, task: PlansTask, draw: str
 ) -> list[list[dict[str, Any]]]:
     """For each problem ``task.votes`` graded rows, in which tokens of ``among`` (None: all) are drawn."""
-    samples = [
-        replace(
-            solver,
-            processor=lambda batch, n=n: Sampled(batch.ids, f"{draw}/{n}", task.temperature, task.top_p, among),  # type: ignore[misc]
-        ).graded(problems, encoded)
-        for n in range(task.votes)
-    ]
+
+    def chance(batch: Batch, sample: int) -> LogitsProcessor:
+        seeds = [Random(f"{draw}/{sample}/{id}").getrandbits(63) for id in batch.ids]
+        if among is None:
+            return Drawn(seeds, [task.temperature] * len(seeds), task.top_p)
+        return DrawnAmong(seeds, task.temperature, task.top_p, among)
+
+    samples = [replace(solver, processor=partial(chance, sample=n)).graded(problems, encoded) for n in range(task.votes)]
     return [list(rows) for rows in zip(*samples, strict=True)]
-
-
-def point(group: Seq[Mapping[str, Any]]) -> float:
-    """What the vote of some answers to one problem is worth; what is no answer does not vote."""
-    written = [None if row["answer"] is None else normalise(row["answer"]) for row in group]
-    ballots = [RIGHT if row["correct"] is True else answer for row, answer in zip(group, written, strict=True)]
-    return maj_at_k(ballots, RIGHT, len(ballots), key=str)
 
 
 def voted(found: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import re
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Any, cast
 from latent_lab.backbone import ModelError, Scratch, digit_tokenizer
 from latent_lab.config import NOT_RESULT, EvalConfig
 from latent_lab.files import atomic, write_lines
+from latent_lab.grading.answers import stands_in
 from latent_lab.grading.session import trained_config
 from latent_lab.grading.statistics import wilson
 from latent_lab.job import Job
@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 PROBLEMS, FIGURE = "problems.jsonl", "card.png"
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 PARTS = ("question", "chain", "answer")
-BETWEEN_DIGITS = re.compile(r"(?<=\d),(?=\d{3})")
 """A comma within a number."""
 
 
@@ -130,12 +129,6 @@ def describe(
         "without_steps": steps.count(0),
         "histograms": {**{f"{part}_tokens": histogram(lengths[part]) for part in PARTS}, "steps": histogram(steps)},
     }
-
-
-def stands_in(answer: str, question: str) -> bool:
-    """Whether an answer can be copied from its question: as whole words or numbers there, in whatever case."""
-    wanted, text = (BETWEEN_DIGITS.sub("", each.casefold()).strip() for each in (answer, question))
-    return bool(wanted) and re.search(rf"(?<!\w)(?<!\d\.){re.escape(wanted)}(?!\w|\.\d)", text) is not None
 
 
 def is_one_for_all(splits: dict[Split, list[Problem]]) -> bool:

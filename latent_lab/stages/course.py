@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -217,9 +217,8 @@ def work(config: TrainConfig, at: Accelerator, run: Run, start: Path | None) -> 
     best, info, _ = checkpoint.load(run.folder / CHECKPOINT)
     course.backbone, course.reasoner = best, checkpoint.thinking(run.folder / CHECKPOINT, best, info).to(at.device)
     solver = course.solver(info.stage)
-    solver.options = options_of(config.dataset, config.stage, valid, best.tokenizer)
-    rows = solver.graded(valid, course.valid)
-    options, solver.options = solver.options, {}  # whatever else it is asked is not for them
+    options = options_of(config.dataset, config.stage, valid, best.tokenizer)
+    rows = replace(solver, options=options).graded(valid, course.valid)
     measured = config.stage.measures(solver, valid, course.valid, rows)  # before rows are written: it notes something in them
     chosen, process = of_options(options, rows), processes(config.dataset, config.stage, info.stage, valid, rows)
     run.samples(rows)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from latent_lab.deliberation.forms import read
-from latent_lab.deliberation.rivals import ALL, PASS, VOTE, Point, at_equal_tokens, ballots, curves
+from latent_lab.deliberation.rivals import ALL, PASS, VOTE, Point, at_equal_tokens, curves
+from latent_lab.grading.statistics import ballots
 from latent_lab.problems import DataError
 
 Row = dict[str, Any]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latent_lab.grading.answers import RULES, Equivalence, Grading, Verdict, digits_right, is_equal, normalise
+from latent_lab.grading.answers import RULES, Equivalence, Grading, Verdict, digits_right, is_equal, normalise, stands_in
 
 # One way to write equal answers
 
@@ -345,3 +345,32 @@ def test_a_truncated_text_is_marked_even_where_its_answer_is_accepted():
 def test_rules_that_are_not_there_are_refused_when_grading_is_set_up():
     with pytest.raises(ValueError, match=r"^extractors=last: allowed are marker, hashes, "):
         Grading(("last",))
+
+
+@pytest.mark.parametrize(
+    ("gold", "text", "stands"),
+    [
+        ("5", "so 2+3=5.", True),
+        ("5", "3-5", True),  # a minus between two numbers is no sign
+        ("-5", "3-5", False),
+        ("-5", "it is -5", True),
+        ("5", "15, 5.5, 0.5, x5, 5th, -5", False),
+        ("5", "1,5,7", True),
+        ("33", "the answer is 033", True),
+        ("1000", "about 1,000 dollars", True),
+        ("1,000", "$1000.00", True),
+        ("234", "1,234", False),
+        ("Blue Whale", "It is the blue\nwhale.", True),
+        ("blue", "bluer", False),
+        ("1/2", "x=1/2", True),
+        ("1/2", "11/2", False),
+        ("5", "He has 15 or 52.", False),
+        ("1,000", "It costs 1000 dollars", True),
+        ("Paris", "Is PARIS in France?", True),
+        ("no", "Is it known?", False),
+        ("a lempus", "Is Tom a lempus or a yumpus?", True),
+        ("", "Is it?", False),
+    ],
+)
+def test_an_answer_stands_in_a_text_by_itself_however_it_is_written(gold: str, text: str, stands: bool) -> None:
+    assert stands_in(gold, text) is stands

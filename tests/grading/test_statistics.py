@@ -13,8 +13,10 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import samplesize_proportions_2indep_onetail
 
 from latent_lab.grading.statistics import (
+    RIGHT,
     Interval,
     Vote,
+    ballots,
     bootstrap,
     cluster_bootstrap,
     holm,
@@ -422,3 +424,21 @@ def test_maj_at_k_of_64_answers_is_still_exact():
     rng = np.random.default_rng(0)
     drawn = [majority([answers[i] for i in rng.permutation(64)[:8]], seed=seed).answer == "1" for seed in range(2_000)]
     assert maj_at_k(answers, "1", 8) == pytest.approx(np.mean(drawn), abs=0.03)
+
+
+def row(answer, is_right):
+    return {"answer": answer, "correct": is_right}
+
+
+@pytest.mark.parametrize(
+    ("rows", "worth"),
+    [
+        ([row("6", True), row("6.0", True), row("7", False)], 1.0),
+        ([row("6", True), row("7", False), row("7", False)], 0.0),
+        ([row("6", True), row("7", False)], 0.5),
+        ([row("6", True), row(None, False), row(None, False)], 1.0),
+        ([row(None, False)], 0.0),
+    ],
+)
+def test_a_vote_compares_answers_as_they_are_graded(rows, worth):
+    assert maj_at_k(ballots(rows), RIGHT, len(rows), key=str) == worth

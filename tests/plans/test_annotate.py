@@ -231,10 +231,10 @@ def test_the_problems_may_be_those_of_a_run(tmp_path: Path) -> None:
 
 
 def test_a_writer_that_is_not_there_is_said_to_be_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from latent_lab.plans.asking import NoReplies
+    from latent_lab.grading.judge import JudgeError
 
     asked = job("eval", overrides(tmp_path, "http://127.0.0.1:9/v1", "judge.max_attempts=2", "judge.max_wait_s=0.1"))
-    with pytest.raises(NoReplies) as error:
+    with pytest.raises(JudgeError) as error:
         asked.config.task.run(asked)
     assert "\n" not in str(error.value)
     (said,) = [record.message for record in caplog.records if record.name == "latent_lab.calls.client"]  # of three questions
@@ -243,9 +243,9 @@ def test_a_writer_that_is_not_there_is_said_to_be_tried_again(tmp_path: Path, ca
 
 
 def test_a_writer_that_is_not_there_leaves_no_result(tmp_path: Path) -> None:
-    from latent_lab.plans.asking import NoReplies
+    from latent_lab.grading.judge import JudgeError
 
     asked = job("eval", overrides(tmp_path, "http://127.0.0.1:9/v1", "judge.max_attempts=1"))
-    with pytest.raises(NoReplies, match=r"judge: 3 of 3 questions have no reply, more than judge\.max_errors=0\.1 allows"):
+    with pytest.raises(JudgeError, match=r"judge: 3 of 3 questions have no reply, more than judge\.max_errors=0\.1 allows"):
         asked.config.task.run(asked)
     assert not (tmp_path / "out" / "result.json").exists()

@@ -9,9 +9,9 @@ import tiny
 from faultserver import FaultServer, answer
 
 from latent_lab.config import ConfigError
+from latent_lab.grading.judge import JudgeError
 from latent_lab.job import job
 from latent_lab.plans.annotation import Unfit
-from latent_lab.plans.asking import NoReplies
 from latent_lab.plans.base import PlanError
 from latent_lab.plans.labels import (
     Chain,
@@ -237,7 +237,7 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^judge: given m #1, m #2; one model judges labels; allowed: votes=1"):
         asked.config.task.run(asked)
     asked = job("eval", [*read, *server, "judge.max_attempts=1"])
-    with pytest.raises(NoReplies, match=r"^judge: 2 of 2 questions have no reply"):
+    with pytest.raises(JudgeError, match=r"^judge: 2 of 2 questions have no reply"):
         asked.config.task.run(asked)
     run = tiny.train(tmp_path, "stage=cot", "max_steps=1")
     asked = job("eval", ["task=labels", "judge=rules", f"run={run}", "device=cpu"])
