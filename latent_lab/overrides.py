@@ -69,7 +69,7 @@ def as_hydra_reads(override: str, is_sweep: bool = False) -> list[str]:
     key, _, value = override.partition("=")
     if not value or value[0] in "'\"[{$":
         return [override]
-    if key == "model" and ("/" in value or (value not in options("model") and Path(value).is_dir())):
+    if key == "model" and ("/" in value or (value not in options("model") and os.path.isdir(value))):
         return ["model=folder", f"model.path={quoted_paths(value, is_sweep)}"]
     if key in PATHS and value != "null":  # nothing, and no file of that name
         return [f"{key}={quoted_paths(value, is_sweep)}"]
@@ -86,7 +86,8 @@ def as_typed(word: str) -> str:
 
 def quoted_paths(value: str, is_sweep: bool) -> str:
     """Quote a path, or each of a sweep's; a path with a comma in it counts as one where it exists."""
-    one = not is_sweep or Path(value).exists() or Path(os.environ.get("LATENT_LAB_OUTPUTS", "outputs"), value).exists()
+    beneath = os.path.join(os.environ.get("LATENT_LAB_OUTPUTS", "outputs"), value)
+    one = not is_sweep or os.path.exists(value) or os.path.exists(beneath)  # Path.exists raises for names too long to be files
     return ",".join("'" + path.replace("'", r"\'") + "'" for path in ([value] if one else value.split(",")))
 
 

@@ -482,6 +482,11 @@ def test_what_a_person_types_becomes_what_hydra_reads(typed_in: str, is_sweep: b
     assert as_hydra_reads(typed_in, is_sweep) == read
 
 
+def test_a_sweep_over_more_runs_than_a_file_name_has_letters_is_read() -> None:
+    runs = [f"emergent-{number}" for number in range(40)]
+    assert as_hydra_reads(f"run={','.join(runs)}", is_sweep=True) == ["run=" + ",".join(f"'{run}'" for run in runs)]
+
+
 def test_runs_that_differ_in_their_seed_or_name_alone_are_one_group() -> None:
     first, second = job("train", ["stage=3", "seed=1", "name=a"]), job("train", ["seed=2", "stage=3"])
     assert first.group == second.group == "stage=3"
