@@ -6,6 +6,7 @@ goes to Hydra's own main.
 """
 
 import ctypes
+import errno
 import logging
 import os
 import sys
@@ -40,6 +41,12 @@ MODES: dict[str, dict[str, Any]] = {
 OTHERS: dict[str, dict[str, Any]] = {"--resolve": {"action": "store_true"}, "--package -p": {}, "--config-dir -cd": {}}
 """Flags that go with another one; together with ``MODES``, those of Hydra's that make sense here."""
 
+NO_PLACE = {
+    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOSPC, errno.EDQUOT),
+}
+"""Of a path that cannot be read or written: nothing that a traceback would help with."""
+
 
 def door(name: str, work: Work) -> None:
     """Run ``work`` on every job that the command line of the door ``name`` (``train`` or ``eval``) asks for.
@@ -63,16 +70,25 @@ def door(name: str, work: Work) -> None:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command continues where the last checkpoint was saved\n")
         sys.exit(130)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         if not is_for_the_user(error):
             raise
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {in_words(error)}\n")
         sys.exit(2)
 
 
 def is_for_the_user(error: Exception) -> bool:
-    """Whether the message is for the user: ConfigError, DataError, RunConflict and the like, each a ValueError of ours."""
-    return isinstance(error, ValueError) and type(error).__module__.startswith("latent_lab.")
+    """Whether the message is for the user: a ValueError of ours (ConfigError, DataError, ...), or a path that is no place."""
+    is_ours = isinstance(error, ValueError) and type(error).__module__.startswith("latent_lab.")
+    return is_ours or (isinstance(error, OSError) and error.errno in NO_PLACE)
+
+
+def in_words(error: Exception) -> str:
+    """One line: what is wrong, and with an operating system's error where, and what to do."""
+    if not isinstance(error, OSError):
+        return str(error)
+    where = error.filename or "a file"
+    return f"{where}: {error.strerror}; allowed: a path that can be read and written, with room left on its disk"
 
 
 def command_line(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
@@ -139,7 +155,7 @@ def sweep(planned: list[Job], work: Work) -> None:
                 raise  # The other processes wait inside this job: going on alone would hang.
             failed[each.slug] = error
             if is_for_the_user(error):
-                log.error("error: %s", error)
+                log.error("error: %s", in_words(error))
             else:
                 log.exception("job %d (%s) failed", number, each.slug)
     if failed:

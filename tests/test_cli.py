@@ -148,6 +148,38 @@ def test_a_users_error_in_the_work_is_one_line_too(knock, capsys: pytest.Capture
     assert capsys.readouterr().err == "error: problems.jsonl, row 3: no field 'answer'\n"
 
 
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        (
+            "a" * 300,
+            f"error: {'a' * 300}: File name too long; allowed: a path that can be read and written, with room left on its disk\n",
+        ),
+        (
+            "{here}/file/x",
+            "error: {here}/file/x: Not a directory; allowed: a path that can be read and written, with room left on its disk\n",
+        ),
+    ],
+)
+def test_a_path_that_is_no_place_is_one_line(
+    path: str, line: str, knock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as ended:
+        knock(work=lambda job: Path(path.format(here=tmp_path)).mkdir())
+    assert (ended.value.code, capsys.readouterr().err) == (2, line.format(here=tmp_path))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+def test_a_full_disk_is_one_line(knock, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        knock(work=lambda job: Path("/dev/full").write_text("a result"))
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: a file: No space left on device; allowed: a path that can be read and written, with room left on its disk\n"
+    )
+
+
 def test_control_c_is_one_line(knock, capsys: pytest.CaptureFixture[str]) -> None:
     def work(job: Job) -> None:
         raise KeyboardInterrupt
