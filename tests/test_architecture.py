@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "latent_lab"
 LAYERS = (
     ("files", "provenance", "progress", "exact"),
     ("problems", "run", "tracking", "weights"),
-    ("config", "sequences", "loop", "recompute", "symbols", "virtual"),
+    ("config", "sequences", "loop", "recompute", "compiling", "symbols", "virtual"),
     ("overrides", "backbone", "batching", "schedule", "passes", "edits", "feedback", "decoding", "gathering"),
     ("output", "segments"),
     ("compose", "reasoner", "adapters", "card", "calls"),

@@ -28,6 +28,10 @@ class Machine:
     own_bar: float = 1.2
     """With a vocabulary so small that the head costs nothing: leaving it out where nothing is learned saves nothing either. The
     same tokens pass the same blocks, and the one-token passes come on top."""
+    compiled_bar: float | None = None
+    """With one-token passes that are compiled, where there is a bar for them."""
+    backend: str = "inductor"
+    """What compiles them."""
     matrix: int = 2048
     """Rows of the matrices that show how fast the device multiplies."""
     mini: tuple[int, int] = (4, 256)
@@ -41,7 +45,7 @@ class Machine:
         if device == "cpu":
             return cls(torch.device("cpu"))
         types = (torch.float32, torch.bfloat16) if torch.cuda.is_bf16_supported(including_emulation=False) else (torch.float32,)
-        return cls(torch.device(device), types, late_bar=1.4, early_bar=1.4, own_bar=1.4, matrix=8192)
+        return cls(torch.device(device), types, late_bar=1.4, early_bar=1.4, own_bar=1.4, compiled_bar=1.15, matrix=8192)
 
     def size(self, what: str) -> tuple[int, int]:
         """Layers and width of what a row's name begins with."""

@@ -10,6 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from latent_lab.bench.machine import Machine, done, name_of, peak, precision, product_rate
 from latent_lab.bench.published import published_loss
 from latent_lab.bench.timing import Case, Row, Work, compare, median_of, row_of, timed
+from latent_lab.compiling import compile_columns
 from latent_lab.reasoner import LatentReasoner
 from latent_lab.sequences import IGNORE, LatentTokens
 
@@ -120,7 +121,9 @@ def step_cases(machine: Machine, *, is_quick: bool = False) -> Iterator[Case]:
             )
         for rows in (8, 32):
             yield step_case(machine, "mini", rows, machine.early_bar, dtype, lengths=EARLY)
+        yield step_case(machine, "mini", 8, machine.compiled_bar, dtype, is_compiled=True)
         if not is_quick:
+            yield step_case(machine, "GPT-2 small", 8, machine.compiled_bar, dtype, is_compiled=True)
             for rows in BATCHES:
                 yield step_case(machine, "GPT-2 small", rows, machine.late_bar, dtype)
             yield step_case(machine, "GPT-2 small", 8, machine.early_bar, dtype, lengths=EARLY)
@@ -135,21 +138,29 @@ def step_case(
     machine: Machine,
     what: str,
     rows: int,
-    bar: float,
+    bar: float | None,
     dtype: torch.dtype,
     *,
     vocabulary: int | None = None,
     lengths: tuple[int, int, int] = LATE,
+    is_compiled: bool = False,
 ) -> Case:
-    """A step of the latent loop beside the plain one; ``lengths`` are tokens of question, slots and answer."""
+    """A step of the latent loop beside the plain one; ``lengths`` are tokens of question, slots and answer.
+
+    The first step, which compiles, is the warm-up.
+    """
     kind = f"{lengths[1]} thoughts" if lengths == LATE else f"early stage ({lengths[1]} thought, {lengths[2]} labels)"
 
     def measure(name: str, n: int) -> Row:
         size, words = machine.size(what), vocabulary or machine.vocabulary
-        work = training_step(model(*size, words, machine.device), *batch(rows, *lengths, words), dtype)
+        backbone = model(*size, words, machine.device)
+        if is_compiled:
+            torch._dynamo.reset()
+            compile_columns(backbone, machine.backend)
+        work = training_step(backbone, *batch(rows, *lengths, words), dtype)
         return compare(name, *work, bar=bar, n=min(n, FEW) if size == machine.small and rows >= MANY else n)
 
-    return Case(f"step / plain: {what}, batch {rows}, {kind}{name_of(dtype)}", measure)
+    return Case(f"step / plain: {what}, batch {rows}, {kind}{', compiled' * is_compiled}{name_of(dtype)}", measure)
 
 
 def published_case(machine: Machine, what: str, rows: int) -> Case:
