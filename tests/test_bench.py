@@ -251,6 +251,23 @@ def test_rows_are_measured_again_by_a_part_of_their_name_and_the_others_stay(
 
 
 @pytest.mark.usefixtures("three_rows")
+def test_everything_measured_is_in_the_result_with_its_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Machine, "named", lambda device: TINY)
+    monkeypatch.setattr(command, "ALONG", {"rows": (1, 2), "question": (5, 9)})
+    command.main(["--device=cpu", "--threads=1", f"--out={tmp_path}", "--pairs=2"])
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert [row["name"] for row in result["rows"]] == ["step: mini", "step: small", "memory"]
+    assert [row["holds"] for row in result["rows"]] == [True, False, True]
+    assert (result["device"], result["threads"]) == ("cpu", 1)
+    assert {name: [point["at"] for point in line] for name, line in result["growth"].items()} == {
+        "rows": [1, 2],
+        "question": [5, 9],
+    }
+    assert [each["name"] for each in result["throughput"]] == ["step of mini, 32 rows", "step of mini, 32 rows, bfloat16"]
+    assert (tmp_path / "growth.png").stat().st_size > 1000
+
+
+@pytest.mark.usefixtures("three_rows")
 def test_rows_of_another_setting_do_not_stand_beside_each_other(tmp_path: Path) -> None:
     command.main(["--device=cpu", "--threads=1", f"--out={tmp_path}", "--only=memory"])
     with pytest.raises(SystemExit, match="2"):
