@@ -38,7 +38,7 @@ check: setup  ## Lint, types and tests: what must be green before anything lands
 	$(BIN)/mypy
 	$(TESTS)
 
-bench: .venv/core.stamp  ## Measure steps, decoding, evaluation, memory and start on this machine (ten to twenty minutes)
+bench: .venv/core.stamp  ## Measure steps, decoding, evaluation, memory and start on this machine (about half an hour)
 	$(BIN)/python -m latent_lab.bench
 
 clean:  ## Remove caches and build leftovers; runs under outputs/ stay

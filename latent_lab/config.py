@@ -7,6 +7,8 @@ Nothing here imports torch: a wrong override must cost a second, not a model loa
 """
 
 import difflib
+import os
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,6 +148,8 @@ class TrainConfig:
     batch_by: str = "shape"
     """What is alike in a batch: the ``shape`` (slots, tokens before and after them), or the ``length`` alone, which leaves less
     padding where nothing is thought."""
+    compile: bool = False
+    """Compile the passes over one slot: some seconds a layer before the first step, then fewer operations to launch."""
     eval_batch_size: int = 256
     """Problems decoded at once during validation."""
     max_steps: int | None = None
@@ -321,6 +325,19 @@ def check_optim(optim: Optim) -> None:
             raise ConfigError(f"optim.{key}", getattr(optim, key), f"allowed: {allowed}")
 
 
+def check_compile(config: TrainConfig) -> None:
+    """Raise :class:`ConfigError` where one-token passes cannot be compiled, or where there are none."""
+    if not getattr(config.stage, "has_slots", False) or getattr(config.stage, "feeds", "thoughts") == "tokens":
+        raise ConfigError("compile", True, "this stage has no passes of one token; allowed: false")
+    for key, usual in (("gradient_checkpointing", False), ("quantize", "none")):
+        if getattr(config.model, key, usual) != usual:
+            raise ConfigError(
+                "compile", True, f"not together with model.{key}; allowed: false, or model.{key}={str(usual).lower()}"
+            )
+    if not any(map(shutil.which, (os.environ.get("CXX") or "g++", "clang++"))):
+        raise ConfigError("compile", True, "this machine has no C++ compiler (g++ or clang++); allowed: false")
+
+
 def check_training(config: TrainConfig) -> None:
     """The part of :func:`check` that concerns training alone."""
     micro, name = config.micro_batch_size, config.name
@@ -329,6 +346,8 @@ def check_training(config: TrainConfig) -> None:
     check_choice("batch_by", config.batch_by, BATCH_BY)
     if config.batch_by == "length" and config.stage.has_slots:
         raise ConfigError("batch_by", "length", "slots must be alike, or each batch waits for its longest row; allowed: shape")
+    if config.compile:
+        check_compile(config)
     trains_oracle, has_oracle = getattr(config.stage, "trains_oracle", False), not isinstance(config.oracle, Nothing | None)
     if has_oracle and not trains_oracle:
         raise ConfigError("oracle", type(config.oracle).__name__, "this stage trains none; allowed: none, or stage=oracle")

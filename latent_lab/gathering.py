@@ -15,6 +15,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
+from latent_lab.compiling import is_compiled
+
 LARGE = 2**19
 """Entries (2 MB) from which a matrix gathers: smaller ones stay in a processor's cache, and passing through Python costs more
 than it saves."""
@@ -23,8 +25,11 @@ MOST_KEPT = 256
 
 
 def gathering(model: nn.Module, passes: int) -> AbstractContextManager[object]:
-    """What the passes of a rollout are to run in: a :class:`Gathering` where one pays, on a CPU (not measured elsewhere)."""
-    pays = passes > 2 and torch.is_grad_enabled() and any(_gathers(p) for p in model.parameters())
+    """What the passes of a rollout are to run in: a :class:`Gathering` where one pays, on a CPU (not measured elsewhere).
+
+    Where passes of one token are compiled there are two others at most, and a graph must not be made of what gathers.
+    """
+    pays = passes > 2 and not is_compiled(model) and torch.is_grad_enabled() and any(_gathers(p) for p in model.parameters())
     return Gathering() if pays else nullcontext()
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny import save_hub_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from latent_lab.backbone import MARKERS, Backbone, ModelError, Pretrained, Scratch, continued, digit_tokenizer
@@ -360,3 +361,9 @@ def test_markers_that_stand_in_a_problem_are_text_and_never_slots(kind: str, tmp
 
 def loaded(folder: Path) -> Backbone:
     return Pretrained(path=str(folder)).load()
+
+
+def test_the_activation_is_gpt2s_own_as_one_kernel() -> None:
+    model: Any = Scratch(layers=1, width=16, heads=1).load(PROBLEMS).model
+    x = torch.linspace(-8, 8, 1001, dtype=torch.float64)
+    torch.testing.assert_close(model.transformer.h[0].mlp.act(x), ACT2FN["gelu_new"](x), rtol=1e-9, atol=1e-12)

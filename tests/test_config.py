@@ -291,6 +291,12 @@ def test_an_evaluation_stands_for_its_run_even_where_it_bears_its_name(finished:
             ["stage=2", "batch_by=length"],
             "batch_by: given length; slots must be alike, or each batch waits for its longest row; allowed: shape",
         ),
+        (["stage=cot", "compile=true"], "compile: given True; this stage has no passes of one token; allowed: false"),
+        (
+            ["stage=2", "compile=true", "model.gradient_checkpointing=true"],
+            "compile: given True; not together with model.gradient_checkpointing; allowed: false, or "
+            "model.gradient_checkpointing=false",
+        ),
         (["micro_batch_size=65"], "micro_batch_size: given 65; allowed: at most batch_size=64"),
         (["device=gpu"], "device: given gpu; allowed: auto, cpu, cuda"),
         (

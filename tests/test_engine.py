@@ -165,6 +165,18 @@ def test_one_micro_batch_of_eight_trains_like_eight_of_one(tmp_path: Path, stage
         torch.testing.assert_close(weights[1][name], value, rtol=0, atol=1e-6, msg=name)
 
 
+def test_a_problem_of_each_combination_of_lengths_has_the_shapes_of_all(tmp_path: Path) -> None:
+    sums = ["dataset.digits=[1,3]", "dataset.probabilities=[0.5,0.5]"]
+    config = job("train", [*TINY, *sums, "stage=coconut", f"outputs={tmp_path}"]).config
+    problems = config.dataset.load("train")
+    with accelerator("cpu") as at:
+        course = StageCourse(config, at, config.model.load(problems), problems, problems[:1])
+    assert len(course.representatives) < len(course.train)
+    for stage in range(4):
+        shapes, all_shapes = ({course.stage.shape(p, stage) for p in some} for some in (course.representatives, course.train))
+        assert shapes == all_shapes
+
+
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 @pytest.mark.parametrize("micro", [None, 1, 2, 7])
 @pytest.mark.parametrize("count", [1, 2, 5, 8, 17])
@@ -262,6 +274,23 @@ def test_graded_as_loaded_again_after_a_kill_it_has_one_row(tmp_path: Path) -> N
     first = fit(tmp_path, Numbers(OneNumber(), TEN), max_steps=0)  # the engine ends before a run has its result
     assert fit(tmp_path, Numbers(OneNumber(), TEN), max_steps=0) == first
     assert len(first) == 1
+
+
+def test_fused_adamw_takes_the_steps_of_the_plain_one() -> None:
+    fused, plain = nn.Linear(5, 3).double(), nn.Linear(5, 3).double()
+    plain.load_state_dict(fused.state_dict())
+    (ours,) = optimizers(fused, Optim(lr=0.1, weight_decay=0.01))
+    assert ours.defaults["fused"]
+    settings = {name: ours.defaults[name] for name in ("lr", "betas", "eps", "weight_decay")}
+    theirs = torch.optim.AdamW(plain.parameters(), **settings, foreach=False)
+    for seed in range(5):
+        x = torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        for model, optimizer in ((fused, ours), (plain, theirs)):
+            optimizer.zero_grad()
+            model(x).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(fused.weight, plain.weight, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(fused.bias, plain.bias, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["autoregressive", "linear"])

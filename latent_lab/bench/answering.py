@@ -9,16 +9,18 @@ import torch
 from torch import Tensor
 
 from latent_lab.backbone import Backbone, digit_tokenizer, marker_ids
-from latent_lab.bench.steps import GPT2_VOCABULARY, MINI, SLOTS, model
-from latent_lab.bench.timing import Row, row_of, timed
+from latent_lab.bench.machine import Machine, done
+from latent_lab.bench.steps import SLOTS, model
+from latent_lab.bench.timing import Case, Row, row_of, timed
 from latent_lab.grading.evaluate import Solver
 from latent_lab.problems.arithmetic import Arithmetic
 from latent_lab.reasoner import LatentReasoner
 from latent_lab.sequences import Encoded, LatentTokens, Role, lay
 from latent_lab.sequences import Sequence as Laid
 
-QUESTIONS, SAMPLED = 500, {10: 10, 64: 4}
-"""Questions answered by us, and by mean answer how many of them by the slow side; its time for all is in proportion."""
+QUESTIONS, SAMPLED = 500, {10: 20, 64: 8}
+"""Questions answered by us, and by mean answer how many of them by the slow side: it answers one after the other, so that its
+time for all is in proportion (see :func:`few`)."""
 FIRST = 4
 """The lowest id that is no special token."""
 LONGEST = {10: 19, 64: 127}
@@ -71,14 +73,14 @@ class Countdown:
         return SLOTS
 
 
-def counting() -> Backbone:
+def counting(machine: Machine) -> Backbone:
     """A model of the mini size that counts down: after token ``t`` it writes ``t - 1``, at last the end-of-text token.
 
     So every row stops when its question says, at the full cost of every block: their outputs are multiplied by zero at the
     end, which takes as long as any other number. The tokenizer knows fewer tokens than the model has rows, which stay unused.
     """
-    tokenizer = digit_tokenizer(Arithmetic(train_size=300).load("train"), GPT2_VOCABULARY)
-    made: Any = model(*MINI, GPT2_VOCABULARY)
+    tokenizer = digit_tokenizer(Arithmetic(train_size=300).load("train"), machine.vocabulary)
+    made: Any = model(*machine.mini, machine.vocabulary)
     rows = made.transformer.wte.weight
     head = torch.nn.Linear(rows.shape[1], len(rows), bias=False)
     with torch.no_grad():
@@ -92,7 +94,7 @@ def counting() -> Backbone:
         head.weight[tokenizer.eos_token_id] = rows[FIRST]
     made.config.tie_word_embeddings = False
     made.set_output_embeddings(head)
-    return Backbone(made, tokenizer, marker_ids(tokenizer))
+    return Backbone(made.to(machine.device), tokenizer, marker_ids(tokenizer))
 
 
 def questions(backbone: Backbone, mean: int) -> list[Encoded]:
@@ -123,31 +125,49 @@ def one_at_a_time(solver: Solver, problems: Sequence[Encoded]) -> list[int]:
     embed = whole.get_input_embeddings()
     written = []
     for problem in problems:
-        ids = torch.tensor([solver.layout.prompt(problem, tokens, 1, solver.num_slots).ids])
+        ids = torch.tensor([solver.layout.prompt(problem, tokens, 1, solver.num_slots).ids], device=whole.device)
         embeds = embed(ids)
         embeds[ids == tokens.latent] = solver.reasoner(ids).thoughts[0]
         count, new = 0, -1
         while new != solver.backbone.tokenizer.eos_token_id and count < solver.max_new_tokens:
             logits: Tensor = whole(inputs_embeds=embeds, use_cache=False).logits
             new, count = int(logits[0, -1].argmax()), count + 1
-            embeds = torch.cat([embeds, embed(torch.tensor([[new]]))], dim=1)
+            embeds = torch.cat([embeds, embed(ids.new_tensor([[new]]))], dim=1)
         written.append(count)
     return written
 
 
-def answering_rows(n: int) -> Iterator[Row]:
+def few(problems: Sequence[Encoded], count: int) -> tuple[list[Encoded], float]:
+    """``count`` of the problems, with answers of all lengths as in the whole, and how many times more tokens all have written."""
+    every = len(problems) // count
+    some = sorted(problems, key=length)[every // 2 :: every][:count]
+    return some, sum(map(length, problems)) / sum(map(length, some))
+
+
+def answering_cases(machine: Machine) -> Iterator[Case]:
     """How many times faster 500 questions are answered than one at a time."""
-    backbone = counting()
-    solver = solver_of(backbone)
     for mean, bar in ((10, 20.0), (64, 35.0)):
-        problems = questions(backbone, mean)
-        every = QUESTIONS // SAMPLED[mean]
-        some = problems[every // 2 :: every]
-        share = sum(map(length, problems)) / sum(map(length, some))
+        yield answering_case(machine, mean, bar)
+
+
+def answering_case(machine: Machine, mean: int, bar: float) -> Case:
+    """The same for answers of ``mean`` tokens."""
+
+    def measure(name: str, n: int) -> Row:
+        solver = solver_of(counting(machine))
+        problems = questions(solver.backbone, mean)
+        some, share = few(problems, SAMPLED[mean])
+
+        def ours() -> None:
+            solver.replies(problems)
+            done(machine.device)
+
+        def theirs() -> None:
+            one_at_a_time(solver, some)
+            done(machine.device)
+
         solver.replies(problems[:64]), one_at_a_time(solver, some[:1])
-        pairs = [
-            (timed(lambda: solver.replies(problems)), share * timed(lambda: one_at_a_time(solver, some)))  # noqa: B023
-            for _ in range(n)
-        ]
-        name = f"500 questions, answers of about {mean} tokens: times faster than one at a time"
-        yield row_of(name, [theirs / ours for ours, theirs in pairs], bar, is_speedup=True)
+        pairs = [(timed(ours), share * timed(theirs)) for _ in range(n)]
+        return row_of(name, [slow / fast for fast, slow in pairs], bar, is_speedup=True)
+
+    return Case(f"{QUESTIONS} questions, answers of about {mean} tokens: times faster than one at a time", measure)

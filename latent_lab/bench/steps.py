@@ -1,36 +1,36 @@
 """Training steps and decoding of the latent loop, each beside the backbone's own on the same tokens, and their memory."""
 
-import os
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from latent_lab.bench.timing import Row, Work, compare, row_of, timed
+from latent_lab.bench.machine import Machine, done, name_of, peak, precision, product_rate
+from latent_lab.bench.published import published_loss
+from latent_lab.bench.timing import Case, Row, Work, compare, median_of, row_of, timed
+from latent_lab.compiling import compile_columns
 from latent_lab.reasoner import LatentReasoner
 from latent_lab.sequences import IGNORE, LatentTokens
 
 TOKENS = LatentTokens(start=1, latent=2, end=3)
 EOS = 0
-GPT2_VOCABULARY, OWN_VOCABULARY = 50_257, 320
-"""GPT-2's, and about what the digit-level tokenizer makes of sums."""
-OWN_BAR = 1.2
-"""With a vocabulary so small the head costs nothing, so that leaving it out where nothing is learned saves nothing either: the
-same tokens pass the same blocks, and the one-token passes come on top."""
-MINI, SMALL = (4, 256), (12, 768)
-"""Layers and width."""
-QUESTION, SLOTS, ANSWER = 80, 6, 29
+OWN_VOCABULARY = 320
+"""About what the digit-level tokenizer makes of sums."""
+LATE = QUESTION, SLOTS, ANSWER = 80, 6, 29
 """Tokens of a row: with the two markers 117."""
+EARLY = (50, 1, 64)
+"""The same 117 in stage 1: one thought, and most of the chain still written and learned."""
+BATCHES = (8, 16, 32, 64)
+MANY, FEW = 32, 3
+"""From so many rows on GPT-2 small takes so long that so few pairs must do."""
 
 
-def model(layers: int, width: int, vocabulary: int) -> GPT2LMHeadModel:
+def model(layers: int, width: int, vocabulary: int, device: torch.device | str = "cpu") -> GPT2LMHeadModel:
     """A GPT-2-shaped model with random weights."""
     torch.manual_seed(0)
-    return GPT2LMHeadModel(
+    made: Any = GPT2LMHeadModel(
         GPT2Config(
             n_layer=layers,
             n_embd=width,
@@ -41,6 +41,7 @@ def model(layers: int, width: int, vocabulary: int) -> GPT2LMHeadModel:
             eos_token_id=EOS,
         )
     ).eval()
+    return made.to(device)
 
 
 def batch(rows: int, question: int, slots: int, answer: int, vocabulary: int) -> tuple[Tensor, Tensor]:
@@ -54,121 +55,178 @@ def batch(rows: int, question: int, slots: int, answer: int, vocabulary: int) ->
     return ids, labels
 
 
-def training_step(backbone: GPT2LMHeadModel, ids: Tensor, labels: Tensor) -> tuple[Work, Work]:
+def step_of(backbone: GPT2LMHeadModel, loss: Callable[[], Tensor], dtype: torch.dtype) -> Work:
+    """A forward and a backward pass, and the wait for both."""
+
+    def work() -> None:
+        backbone.zero_grad(set_to_none=False)
+        with precision(backbone.device, dtype):
+            made = loss()
+        made.backward()
+        done(backbone.device)
+
+    return work
+
+
+def training_step(
+    backbone: GPT2LMHeadModel, ids: Tensor, labels: Tensor, dtype: torch.dtype = torch.float32
+) -> tuple[Work, Work]:
     """One forward and backward pass of the latent loop, and one of the backbone's own loss on the same tokens."""
     reasoner = LatentReasoner(backbone, TOKENS)
+    ids, labels = ids.to(backbone.device), labels.to(backbone.device)
 
-    def ours() -> None:
-        backbone.zero_grad(set_to_none=False)
+    def ours() -> Tensor:
         loss = reasoner(ids, labels=labels).loss
         assert loss is not None
-        loss.backward()
+        return loss
 
-    def theirs() -> None:
-        backbone.zero_grad(set_to_none=False)
-        backbone(input_ids=ids, labels=labels).loss.backward()
+    def theirs() -> Tensor:
+        return backbone(input_ids=ids, labels=labels).loss
 
-    return ours, theirs
+    return step_of(backbone, ours, dtype), step_of(backbone, theirs, dtype)
+
+
+def published_step(backbone: GPT2LMHeadModel, ids: Tensor, labels: Tensor) -> Work:
+    """The same step as it was published."""
+    ids, labels = ids.to(backbone.device), labels.to(backbone.device)
+    return step_of(backbone, lambda: published_loss(backbone, ids, labels, TOKENS.latent), torch.float32)
 
 
 def generation(backbone: GPT2LMHeadModel, rows: int, new: int, vocabulary: int) -> tuple[Work, Work]:
     """Greedy decoding after six thoughts, and the backbone's own on prompts of the same length; neither stops early."""
     reasoner = LatentReasoner(backbone, TOKENS)
-    ids = batch(rows, 50, SLOTS, 1, vocabulary)[0][:, :-1]
+    ids = batch(rows, 50, SLOTS, 1, vocabulary)[0][:, :-1].to(backbone.device)
     mask = torch.ones_like(ids)
     options: dict[str, Any] = {"max_new_tokens": new, "min_new_tokens": new, "eos_token_id": EOS, "pad_token_id": EOS}
-    return (
-        lambda: reasoner.generate(ids, mask, **options),
-        lambda: backbone.generate(ids, attention_mask=mask, do_sample=False, **options),
-    )
+
+    def ours() -> None:
+        reasoner.generate(ids, mask, **options)
+        done(backbone.device)
+
+    def theirs() -> None:
+        backbone.generate(ids, attention_mask=mask, do_sample=False, **options)
+        done(backbone.device)
+
+    return ours, theirs
 
 
-def step_rows(n: int, *, is_quick: bool) -> Iterator[Row]:
-    """Training steps of two sizes and vocabularies, early stages, growth with the batch, decoding, memory."""
-    mini, own = model(*MINI, GPT2_VOCABULARY), model(*MINI, OWN_VOCABULARY)
-    for size in (8, 16) if is_quick else (8, 16, 32, 64):
-        work = training_step(mini, *batch(size, QUESTION, SLOTS, ANSWER, GPT2_VOCABULARY))
-        yield compare(f"step / plain: mini, batch {size}, 6 thoughts", *work, bar=0.85, n=n)
-    for size in (8, 32):
-        work = training_step(own, *batch(size, QUESTION, SLOTS, ANSWER, OWN_VOCABULARY))
-        yield compare(f"step / plain: mini, vocabulary {OWN_VOCABULARY}, batch {size}, 6 thoughts", *work, bar=OWN_BAR, n=n)
-    yield early_stage(mini, 8, n)
-    yield early_stage(mini, 32, n)
-    yield growth(mini, n)
-    if not is_quick:
-        work = training_step(model(*SMALL, GPT2_VOCABULARY), *batch(8, QUESTION, SLOTS, ANSWER, GPT2_VOCABULARY))
-        yield compare("step / plain: GPT-2 small, batch 8, 6 thoughts", *work, bar=0.85, n=max(n // 2, 3))
-    yield compare("64 new tokens, batch 32 / own generate: mini", *generation(mini, 32, 64, GPT2_VOCABULARY), bar=1.1, n=n)
-    yield memory(mini)
+def step_cases(machine: Machine, *, is_quick: bool = False) -> Iterator[Case]:
+    """Training steps of two sizes and vocabularies, early stages, the published step, growth with the batch, decoding, memory."""
+    for dtype in machine.types:
+        for rows in (8, 16) if is_quick else BATCHES:
+            yield step_case(machine, "mini", rows, machine.late_bar, dtype)
+        for rows in (8, 32):
+            yield step_case(
+                machine, f"mini, vocabulary {OWN_VOCABULARY}", rows, machine.own_bar, dtype, vocabulary=OWN_VOCABULARY
+            )
+        for rows in (8, 32):
+            yield step_case(machine, "mini", rows, machine.early_bar, dtype, lengths=EARLY)
+        yield step_case(machine, "mini", 8, machine.compiled_bar, dtype, is_compiled=True)
+        if not is_quick:
+            yield step_case(machine, "GPT-2 small", 8, machine.compiled_bar, dtype, is_compiled=True)
+            for rows in BATCHES:
+                yield step_case(machine, "GPT-2 small", rows, machine.late_bar, dtype)
+            yield step_case(machine, "GPT-2 small", 8, machine.early_bar, dtype, lengths=EARLY)
+    yield growth_case(machine)
+    for what, rows in (("mini", 16), ("mini", 32)) if is_quick else (("mini", 16), ("mini", 32), ("GPT-2 small", 8)):
+        yield published_case(machine, what, rows)
+    yield generation_case(machine)
+    yield memory_case(machine)
 
 
-def early_stage(backbone: GPT2LMHeadModel, size: int, n: int) -> Row:
-    """A step of stage 1: one thought, and most of the chain still written and learned."""
-    work = training_step(backbone, *batch(size, 50, 1, 64, GPT2_VOCABULARY))
-    return compare(f"step / plain: mini, batch {size}, early stage (1 thought, 64 labels)", *work, bar=0.95, n=n)
+def step_case(
+    machine: Machine,
+    what: str,
+    rows: int,
+    bar: float | None,
+    dtype: torch.dtype,
+    *,
+    vocabulary: int | None = None,
+    lengths: tuple[int, int, int] = LATE,
+    is_compiled: bool = False,
+) -> Case:
+    """A step of the latent loop beside the plain one; ``lengths`` are tokens of question, slots and answer.
+
+    The first step, which compiles, is the warm-up.
+    """
+    kind = f"{lengths[1]} thoughts" if lengths == LATE else f"early stage ({lengths[1]} thought, {lengths[2]} labels)"
+
+    def measure(name: str, n: int) -> Row:
+        size, words = machine.size(what), vocabulary or machine.vocabulary
+        backbone = model(*size, words, machine.device)
+        if is_compiled:
+            torch._dynamo.reset()
+            compile_columns(backbone, machine.backend)
+        work = training_step(backbone, *batch(rows, *lengths, words), dtype)
+        return compare(name, *work, bar=bar, n=min(n, FEW) if size == machine.small and rows >= MANY else n)
+
+    return Case(f"step / plain: {what}, batch {rows}, {kind}{', compiled' * is_compiled}{name_of(dtype)}", measure)
 
 
-def growth(backbone: GPT2LMHeadModel, n: int) -> Row:
+def published_case(machine: Machine, what: str, rows: int) -> Case:
+    """The step as it was published beside the plain one. Its authors' own code was measured elsewhere: 1.5 to 1.7."""
+
+    def measure(name: str, n: int) -> Row:
+        backbone = model(*machine.size(what), machine.vocabulary, machine.device)
+        given = batch(rows, *LATE, machine.vocabulary)
+        return compare(name, published_step(backbone, *given), training_step(backbone, *given)[1], bar=None, n=min(n, FEW))
+
+    return Case(f"published step / plain: {what}, batch {rows}, {SLOTS} thoughts", measure)
+
+
+def growth_case(machine: Machine) -> Case:
     """How a step's time grows from 8 rows to 64, beside eightfold."""
-    large, small = (training_step(backbone, *batch(k, QUESTION, SLOTS, ANSWER, GPT2_VOCABULARY))[0] for k in (64, 8))
-    large(), small()
-    ratios = [timed(large) / (8 * timed(small)) for _ in range(n)]
-    return row_of("step time, batch 64 / 8 x batch 8: mini", ratios, bar=1.1)
+
+    def measure(name: str, n: int) -> Row:
+        backbone = model(*machine.mini, machine.vocabulary, machine.device)
+        large, small = (training_step(backbone, *batch(rows, *LATE, machine.vocabulary))[0] for rows in (64, 8))
+        large(), small()
+        return row_of(name, [timed(large) / (8 * timed(small)) for _ in range(n)], bar=1.1)
+
+    return Case("step time, batch 64 / 8 x batch 8: mini", measure)
 
 
-def memory(backbone: GPT2LMHeadModel) -> Row:
-    """The most a step holds above weights and gradients, beside a plain step."""
-    ours, theirs = training_step(backbone, *batch(16, QUESTION, SLOTS, ANSWER, GPT2_VOCABULARY))
-    peaks = [peak(work) for work in (ours, theirs)]
-    return row_of("peak memory of a step / plain: mini, vocabulary 50257, batch 16", [peaks[0] / peaks[1]], bar=0.5)
+def generation_case(machine: Machine) -> Case:
+    """Decoding 64 tokens after six thoughts beside the backbone's own."""
+
+    def measure(name: str, n: int) -> Row:
+        backbone = model(*machine.mini, machine.vocabulary, machine.device)
+        return compare(name, *generation(backbone, 32, 64, machine.vocabulary), bar=1.1, n=n)
+
+    return Case("64 new tokens, batch 32 / own generate: mini", measure)
 
 
-def peak(work: Work) -> int:
-    """Bytes that ``work`` holds at most above what there was before, as PyTorch's allocator counts them."""
-    work()  # gradients exist from here on
-    from torch.profiler import ProfilerActivity, profile
+def memory_case(machine: Machine) -> Case:
+    """The most a step holds above weights and gradients, beside a plain step: counted, so pairs hardly differ."""
 
-    with quiet(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        work()
-    results: Any = profiled.profiler
-    held = most = 0
-    for event in sorted(results.kineto_results.events(), key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            most = max(most, held)
-    return most
+    def measure(name: str, n: int) -> Row:
+        backbone = model(*machine.mini, machine.vocabulary, machine.device)
+        ours, theirs = training_step(backbone, *batch(16, *LATE, machine.vocabulary))
+        pairs = [(peak(ours, machine.device), peak(theirs, machine.device)) for _ in range(min(n, FEW))]
+        return row_of(name, [mine / plain for mine, plain in pairs], bar=0.5)
+
+    return Case(f"peak memory of a step / plain: mini, vocabulary {machine.vocabulary}, batch 16", measure)
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep what the profiler's C++ writes about itself off the terminal."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def seconds_of(layers: int, width: int, rows: int, question: int, slots: int) -> Callable[[], tuple[float, float]]:
+def seconds_of(machine: Machine, width: int, rows: int, question: int, slots: int) -> Callable[[], tuple[float, float]]:
     """A pair of timings, ours and the plain step's, at one point of the figure of growth."""
-    work = training_step(model(layers, width, OWN_VOCABULARY), *batch(rows, question, slots, ANSWER, OWN_VOCABULARY))
+    backbone = model(machine.mini[0], width, OWN_VOCABULARY, machine.device)
+    work = training_step(backbone, *batch(rows, question, slots, ANSWER, OWN_VOCABULARY))
     for side in work:
         side()
     return lambda: (timed(work[0]), timed(work[1]))
 
 
-def throughput(n: int) -> dict[str, float]:
-    """What a step of 32 rows achieves in GFLOP/s, beside a product of two large matrices: the machine's own measure."""
-    rows, (layers, width) = 32, MINI
-    ours, _ = training_step(model(*MINI, GPT2_VOCABULARY), *batch(rows, QUESTION, SLOTS, ANSWER, GPT2_VOCABULARY))
-    matrix = torch.randn(2048, 2048)
-    ours(), matrix @ matrix
-    seconds, product = (sorted(timed(work) for _ in range(n))[n // 2] for work in (ours, lambda: matrix @ matrix))
-    tokens, labels = rows * (QUESTION + SLOTS + ANSWER + 2), rows * ANSWER
-    blocks, head = 12 * layers * width**2 * tokens, width * GPT2_VOCABULARY * labels  # attention's own products are left out
-    step, peak_rate = 6 * (blocks + head) / seconds / 1e9, 2 * 2048**3 / product / 1e9
-    return {"step_gflops": step, "matmul_gflops": peak_rate, "share_of_matmul": step / peak_rate}
+def throughput(machine: Machine, n: int) -> Iterator[dict[str, Any]]:
+    """What a step of 32 rows achieves in GFLOP/s, beside a product of two large matrices in the same number format."""
+    rows, (layers, width) = 32, machine.mini
+    tokens, labels = rows * (sum(LATE) + 2), rows * ANSWER
+    blocks, head = 12 * layers * width**2 * tokens, width * machine.vocabulary * labels  # without attention's own products
+    for dtype in machine.types:
+        backbone = model(*machine.mini, machine.vocabulary, machine.device)
+        ours, _ = training_step(backbone, *batch(rows, *LATE, machine.vocabulary), dtype)
+        ours()
+        step = 6 * (blocks + head) / median_of(lambda: timed(ours), n) / 1e9  # noqa: B023
+        product = product_rate(machine, dtype, n)
+        name = f"step of mini, {rows} rows{name_of(dtype)}"
+        yield {"name": name, "step_gflops": step, "matmul_gflops": product, "share_of_matmul": step / product}

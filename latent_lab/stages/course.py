@@ -15,6 +15,7 @@ from latent_lab.adapters import wrap
 from latent_lab.backbone import Backbone, ModelError, continued
 from latent_lab.batching import Batch, bucketed, collate
 from latent_lab.card import model_card
+from latent_lab.compiling import compile_columns
 from latent_lab.config import NOT_RESULT, TrainConfig
 from latent_lab.engine import STATE, Engine
 from latent_lab.files import atomic, remove
@@ -53,6 +54,8 @@ class StageCourse:
         self.valid_problems = valid
         self.majority = checkpoint.most_frequent([p.answer for p in train])
         self.reasoner = LatentReasoner(backbone.model, backbone.tokens, self.stage.loop())
+        if config.compile:
+            compile_columns(self.reasoner.model)
         self.decoder: StepDecoder | None = None
         self.phases: Sequence[Phase] = self.stage.phases()
         self._check_lengths()
