@@ -6,8 +6,9 @@ A question that nothing was measured for has no answer. "Yes" is said only where
 from dataclasses import dataclass
 from typing import Any
 
+from latent_lab.report.thoughts_cells import is_number, share, shown, value, words
 from latent_lab.report.thoughts_claims import SITE, columns_of
-from latent_lab.report.thoughts_tables import is_number, share, shown, site_name, value, words
+from latent_lab.report.thoughts_edited import site_name
 from latent_lab.thoughts.ladder import Thresholds
 
 DONE = {

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from latent_lab.report.thoughts_cells import changes, share, shown
 from latent_lab.report.thoughts_figure import draw_thoughts, flagship
 from latent_lab.report.thoughts_page import render, write_page
 from latent_lab.report.thoughts_said import answers
-from latent_lab.report.thoughts_tables import changes, share, shown, tables
+from latent_lab.report.thoughts_tables import tables
 from tests.pages import Outline as Plain
 from tests.pages import measured, needs_chromium
 
