@@ -85,6 +85,11 @@ def value(given: Any) -> float:
     return float(given) if is_number(given) else -1.0
 
 
+def by_slot(given: dict[str, Any]) -> list[Any]:
+    """Of rows by slot, from 0, and of all slots together, those of single slots in their order."""
+    return [given[key] for key in sorted((key for key in given if key.isdecimal()), key=int)]
+
+
 def as_text(given: Any) -> str:
     """Any setting as text."""
     if is_number(given):

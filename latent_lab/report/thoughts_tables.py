@@ -13,6 +13,7 @@ from latent_lab.report.thoughts_cells import (
     Table,
     as_text,
     bare,
+    by_slot,
     flat_table,
     is_number,
     number,
@@ -238,11 +239,11 @@ def necessity(result: dict[str, Any]) -> Iterator[Table]:
 def whole(result: dict[str, Any]) -> Iterator[Table]:
     """T6: what becomes of the answer when all thoughts, or one of them, are replaced or removed."""
     kinds = result.get("interventions", {}).get("whole", {})
-    most = max((len(each.get("slots", [])) for each in kinds.values()), default=0)
+    most = max((len(by_slot(each)) for each in kinds.values()), default=0)
     rows = []
     for kind, each in kinds.items():
-        everywhere, slots = each.get("all", {}), each.get("slots", [])
-        cells = [shown(everywhere.get("accuracy")), shown(everywhere.get("flip_rate")), number(everywhere.get("kl_bits"))]
+        everywhere, slots = each.get("all", {}), by_slot(each)
+        cells = [shown(everywhere.get("accuracy")), shown(everywhere.get("flips")), number(everywhere.get("kl"))]
         cells += [shown(bare(slot.get("accuracy"))) for slot in slots] + [NOTHING] * (most - len(slots))
         rows.append(Row(words(kind), tuple(cells)))
     head = ("done to thoughts", "all: exact", "all: changed", "all: bits", *(f"only {k + 1}: exact" for k in range(most)))

@@ -79,6 +79,15 @@ class TestWhatItSays:
         assert "past the last step oracle carry 1 write 1 31.0% sure removed 632 unchanged" in text
         assert "with the donor's 6827 unchanged ✗ wrong expected: 9827" in text
 
+    def test_thoughts_taken_away_all_and_one_by_one(self, given):
+        """In the words of ``interventions.whole`` as it is written: rows by slot from 0, and of all."""
+        (table,) = [each for each in tables(given["result"])["used"] if each.caption.startswith("Thoughts taken away")]
+        assert table.head[3:6] == ("all: bits", "only 1: exact", "only 2: exact")
+        assert (table.rows[0].label, table.rows[0].cells[:5]) == (
+            "remove",
+            ("1.3 [0.6, 2.0]", "98.7 [98.0, 99.4]", "6.10", "21.0", "16.0"),
+        )
+
     def test_wrong_readings_are_listed(self, given):
         rows = {row.label: row.cells for table in tables(given["result"], given["examples"])["failed"] for row in table.rows}
         assert rows["9184 + 2657 = thought 4, oracle"] == (
@@ -229,7 +238,7 @@ class TestMissingParts:
 
     def test_rows_of_several_measures_count_by_their_accuracy(self, given):
         edits = given["result"]["interventions"]
-        edits["num_thoughts"] = {"1": {"accuracy": edits["clean"], "flip_rate": 0.5}}
+        edits["num_thoughts"] = {"1": {"accuracy": edits["clean"], "flips": 0.5}}
         edits["steer"] = {"write": {"hits": {"value": 0.25, "n": 4}}}
         text = Outline(page(given)).text
         assert "thoughts exact 1 99.8 [99.5, 100.0]" in text
