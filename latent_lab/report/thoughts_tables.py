@@ -22,7 +22,7 @@ from latent_lab.report.thoughts_cells import (
     value,
     words,
 )
-from latent_lab.report.thoughts_edited import interchange, others
+from latent_lab.report.thoughts_edited import commuted, interchange, others
 from latent_lab.report.wording import plain
 
 BESIDE = {"input": "from the question", "control_task": "random labels"}
@@ -45,7 +45,7 @@ def tables(result: dict[str, Any], examples: Sequence[dict[str, Any]] = ()) -> d
         "read": (oracle, probes, lenses),
         "where": (matrix,),
         "used": (accuracy, necessity, whole, agreement, frontier),
-        "edited": (interchange, others),
+        "edited": (interchange, commuted, others),
         "data": (data,),
     }
     found = {part: [table for make in makers for table in make(result) if table.rows] for part, makers in parts.items()}

@@ -88,6 +88,27 @@ class TestWhatItSays:
             ("1.3 [0.6, 2.0]", "98.7 [98.0, 99.4]", "6.10", "21.0", "16.0"),
         )
 
+    def test_commuted_operands_stand_beside_the_other_exchanges(self, given):
+        def kept(value, n):
+            return {"n": n, "keep": {"value": value, "low": value, "high": value, "n": n}}
+
+        table = {"digits=2": {"0": kept(1.0, 50), "1": kept(0.5, 50), "overall": kept(0.75, 100)}, "overall": kept(0.75, 100)}
+        said = {"operands": 0.25, "exchanged": 0.5, "total": 1.0, "write": 1.0}
+        given["result"]["interventions"]["commuted"] = {
+            "right": 100,
+            "excluded": {},
+            "commuted": {"cache": table},
+            "readers": {"oracle": {"after": said}},
+        }
+        found = {each.caption: each.rows for each in tables(given["result"])["edited"]}
+        (stays,) = found["One column exchanged with that of the same sum, its operands exchanged: the answer stays, in %"]
+        assert (stays.label, stays.cells) == (
+            "b + a for a + b: keys and values",
+            ("75.0 [75.0, 75.0]", "50.0 [50.0, 50.0]", "100"),
+        )
+        (read,) = found["What readers say of a column whose operands are exchanged, in %"]
+        assert (read.label, read.cells) == ("oracle, after", ("25.0", "50.0", "100.0", "100.0"))
+
     def test_wrong_readings_are_listed(self, given):
         rows = {row.label: row.cells for table in tables(given["result"], given["examples"])["failed"] for row in table.rows}
         assert rows["9184 + 2657 = thought 4, oracle"] == (
