@@ -22,7 +22,8 @@ from latent_lab.thoughts.lenses import lens_report
 from latent_lab.thoughts.oracle import Oracle
 from latent_lab.thoughts.oracle_report import oracle_report
 from latent_lab.thoughts.pairs import COMMUTED, Columns
-from latent_lab.thoughts.probes import probe_report
+from latent_lab.thoughts.probe_targets import targets
+from latent_lab.thoughts.probes import most_steps, probe_report, steps_right
 from latent_lab.thoughts.scores import score
 
 LONGEST_STEP = 32
@@ -67,8 +68,15 @@ def oracle(reading: Reading) -> dict[str, Any]:
     """What the run's oracle says, from every source."""
     assert reading.oracle_folder is not None
     reader = opened(reading)
+    y = targets(reading.test, reading.grammar, most_steps(reading.train))
     report = oracle_report(
-        reader, reading.train, reading.test, reading.grammar, seed=reading.config.seed, other_seed=reading.other
+        reader,
+        reading.train,
+        reading.test,
+        reading.grammar,
+        seed=reading.config.seed,
+        other_seed=reading.other,
+        probe=steps_right(reading.fitted, reading.test, y),
     )
     return {"run": str(reading.oracle_folder), "kind": reader.options.kind, **report}
 

@@ -90,6 +90,7 @@ def oracle(result: dict[str, Any]) -> Iterator[Table]:
         "Column steps leave out the step that a constant guess gets right too often. All sources but the first are controls. "
         "Bits are read out of each step; invalid is what is no step at all.",
     )
+    yield Table("The oracle beside a linear probe, on the same column steps, in %", *beside_probe(given))
     yield fields_table("The oracle, field by field, in %", given.get("fields", {}))
     bits = given.get("bits", {})
     yield Table(
@@ -103,6 +104,17 @@ def oracle(result: dict[str, Any]) -> Iterator[Table]:
     yield yes_or_no(given)
     rest = {key: given[key] for key in ("answer", "calibration", "by_slot") if given.get(key)}
     yield flat_table("The oracle: the answer, calibration, slot by slot", rest, is_detail=True)
+
+
+def beside_probe(given: dict[str, Any]) -> tuple[tuple[str, ...], tuple[Row, ...], str]:
+    """Head, rows and note: a step counts as read by a probe of the thought where all its fields are right."""
+    above, own = given.get("above_probe") or {}, shown(given.get("column_step_exact_match"))
+    rows = [
+        Row("the oracle", (own, f"{above['n']:,}"), "model"),
+        Row("a linear probe", (shown(above["probe"]), f"{above['n']:,}")),
+        Row("the oracle less the probe", (shown(above), f"{above['n']:,}")),
+    ] if above else []  # fmt: skip
+    return ("reader", "exact", "n"), tuple(rows), "A probe reads a step where all its fields are right, without words of its own."
 
 
 def yes_or_no(given: dict[str, Any]) -> Table:

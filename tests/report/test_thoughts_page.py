@@ -109,6 +109,16 @@ class TestWhatItSays:
         (read,) = found["What readers say of a column whose operands are exchanged, in %"]
         assert (read.label, read.cells) == ("oracle, after", ("25.0", "50.0", "100.0", "100.0"))
 
+    def test_the_oracle_stands_beside_a_probe_of_the_same_steps(self, given):
+        above = {"value": -0.02, "low": -0.03, "high": -0.01, "n": 2960, "probe": {"value": 1.0, "low": 1.0, "high": 1.0}}
+        given["result"]["oracle"]["above_probe"] = above
+        (table,) = [each for each in tables(given["result"])["read"] if each.caption.startswith("The oracle beside a linear")]
+        assert [(row.label, *row.cells) for row in table.rows] == [
+            ("the oracle", "98.1 [97.6, 98.6]", "2,960"),
+            ("a linear probe", "100.0 [100.0, 100.0]", "2,960"),
+            ("the oracle less the probe", "-2.0 [-3.0, -1.0]", "2,960"),
+        ]
+
     def test_wrong_readings_are_listed(self, given):
         rows = {row.label: row.cells for table in tables(given["result"], given["examples"])["failed"] for row in table.rows}
         assert rows["9184 + 2657 = thought 4, oracle"] == (
