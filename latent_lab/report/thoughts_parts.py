@@ -17,6 +17,7 @@ from latent_lab.thoughts.agreement import agreement_report
 from latent_lab.thoughts.columns import column_report, exchange_answers
 from latent_lab.thoughts.commuted import commuted_report, thoughts_of
 from latent_lab.thoughts.frontier import frontier_report
+from latent_lab.thoughts.geometry import geometry_report
 from latent_lab.thoughts.interventions import intervention_report
 from latent_lab.thoughts.lenses import lens_report
 from latent_lab.thoughts.oracle import Oracle
@@ -31,6 +32,12 @@ LONGEST_STEP = 32
 TextReader = Callable[[Tensor | None, Sequence[int]], list[str]]
 MOST_EXCHANGED = 300
 """Exchanges in which report and answer are held against each other."""
+
+
+def geometry(reading: Reading) -> dict[str, Any]:
+    """How long the thoughts are, how alike, and how far from any word."""
+    words: Any = reading.at.solver.reasoner.model.get_input_embeddings()
+    return geometry_report(reading.test, words.weight.detach().float().cpu(), seed=reading.config.seed)
 
 
 def lenses(reading: Reading) -> dict[str, Any]:

@@ -42,7 +42,7 @@ CONTROLS = {
 def tables(result: dict[str, Any], examples: Sequence[dict[str, Any]] = ()) -> dict[str, list[Table]]:
     """The tables by the part of the page they belong to: ``read``, ``where``, ``used``, ``edited``, ``failed`` and ``data``."""
     parts: dict[str, tuple[Callable[[dict[str, Any]], Iterator[Table]], ...]] = {
-        "read": (oracle, probes, lenses),
+        "read": (oracle, probes, lenses, geometry),
         "where": (matrix,),
         "used": (accuracy, necessity, whole, agreement, frontier),
         "edited": (interchange, commuted, others),
@@ -221,6 +221,18 @@ def lens_sources(lens: str, given: dict[str, Any]) -> Table:
 def cell(grid: Any, slot: int, at: int, write: Callable[[Any], str]) -> str:
     """A cell of a grid, which may not exist."""
     return write(grid[slot][at]) if grid and slot < len(grid) and at < len(grid[slot]) else NOTHING
+
+
+def geometry(result: dict[str, Any]) -> Iterator[Table]:
+    """How long thoughts are, how alike, in how many directions they vary, and how far from any word."""
+    given = result.get("geometry", {})
+    names = ("norm", "mean_share", "cosine", "participation", "nearest", "nearest_random", "nearest_cosine")
+    rows = [Row(f"thought {each['slot']}", tuple(number(each.get(name)) for name in names)) for each in given.get("slots", [])]
+    head = ("length", "share of the mean", "cosine with another problem's", "directions", "to the nearest word", "of noise",
+            "cosine with a word")  # fmt: skip
+    note = f"Directions: participation ratio, at most {given.get('width')}. Words: input embeddings, in the mean "
+    note += f"{number(given.get('word_norm'))} long. Noise: Gaussian, as long as the thought. Share: of the squared length."
+    yield Table("The geometry of thoughts", ("thought", *head), tuple(rows), note)
 
 
 def matrix(result: dict[str, Any]) -> Iterator[Table]:

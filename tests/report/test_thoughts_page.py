@@ -109,6 +109,15 @@ class TestWhatItSays:
         (read,) = found["What readers say of a column whose operands are exchanged, in %"]
         assert (read.label, read.cells) == ("oracle, after", ("25.0", "50.0", "100.0", "100.0"))
 
+    def test_the_geometry_of_thoughts_is_a_small_table(self, given):
+        slot = {"slot": 1, "n": 9, "norm": {"value": 4.0, "low": 3.0, "high": 5.0}, "mean_share": 0.25, "cosine": None}
+        given["result"]["geometry"] = {"width": 128, "word_norm": 1.5, "slots": [slot]}
+        (table,) = [each for each in tables(given["result"])["read"] if each.caption == "The geometry of thoughts"]
+        assert table.head[:4] == ("thought", "length", "share of the mean", "cosine with another problem's")
+        assert [(row.label, row.cells[:3]) for row in table.rows] == [("thought 1", ("4.00", "0.25", "–"))]
+        assert "at most 128" in table.note
+        assert "1.50 long" in table.note
+
     def test_the_oracle_stands_beside_a_probe_of_the_same_steps(self, given):
         above = {"value": -0.02, "low": -0.03, "high": -0.01, "n": 2960, "probe": {"value": 1.0, "low": 1.0, "high": 1.0}}
         given["result"]["oracle"]["above_probe"] = above
