@@ -97,7 +97,8 @@ def oracle(result: dict[str, Any]) -> Iterator[Table]:
         "What the oracle's words cost: bits a field, over the field's values",
         ("field", "with the thought", "with none", "with another problem's", "read"),
         tuple(
-            Row(words(f), tuple(number(each.get(k)) for k in ("real", "none", "shuffled", "read"))) for f, each in bits.items()
+            Row(words(f), tuple(number(each.get(k)) for k in ("ce_real", "ce_none", "ce_shuffled", "value")))
+            for f, each in bits.items()
         ),
         is_detail=True,
     )

@@ -128,6 +128,11 @@ class TestWhatItSays:
             ("the oracle less the probe", "-2.0 [-3.0, -1.0]", "2,960"),
         ]
 
+    def test_what_words_cost_is_shown_as_oracles_are_scored(self, given):
+        (table,) = [each for each in tables(given["result"])["read"] if each.caption.startswith("What the oracle's words cost")]
+        assert table.head == ("field", "with the thought", "with none", "with another problem's", "read")
+        assert (table.rows[0].label, table.rows[0].cells) == ("a", ("0.05", "3.30", "5.50", "3.25"))
+
     def test_wrong_readings_are_listed(self, given):
         rows = {row.label: row.cells for table in tables(given["result"], given["examples"])["failed"] for row in table.rows}
         assert rows["9184 + 2657 = thought 4, oracle"] == (
