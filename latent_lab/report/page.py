@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from latent_lab.files import atomic
 from latent_lab.report import charts
-from latent_lab.report.thoughts_tables import changes, shown
+from latent_lab.report.thoughts_cells import changes, shown
 from latent_lab.report.wording import plain
 
 PIECES = re.compile(r"\d|[^\W\d]+|[^\w\s]")

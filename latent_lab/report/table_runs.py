@@ -22,6 +22,9 @@ from latent_lab.run import CONFIG, PROVENANCE, RESULT
 TRAINING = "latent_lab.config.TrainConfig"
 """What the configuration of a training run, finished or not, is called in its ``config.yaml``."""
 
+ORACLE = "latent_lab.stages.oracle.OracleStage"
+"""The same of the stage that trains oracles."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -40,6 +43,11 @@ class Trained:
     def is_finished(self) -> bool:
         """Whether it has its result."""
         return (self.folder / RESULT).is_file()
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether it is a run of stage=oracle, which answers no problems."""
+        return bool(self.config["stage"].get("_target_") == ORACLE)
 
     @property
     def result(self) -> dict[str, Any]:
@@ -94,6 +102,16 @@ def groups(patterns: Sequence[str], job: Job) -> list[Group]:
         rest = f"not finished; allowed: finished runs, so repeat what trains them ({commands}), or leave them out"
         raise ConfigError("task.runs", ", ".join(run.folder.name for run in unfinished), rest)
     return grouped(runs)
+
+
+def all_oracles(found: Sequence[Group]) -> bool:
+    """Whether all runs are oracles; :class:`ConfigError` where only some are."""
+    runs = [run for group in found for run in group.runs]
+    oracles = [run.folder.name for run in runs if run.is_oracle]
+    if oracles and len(oracles) < len(runs):
+        rest = "oracles answer no problems, the others do; allowed: one sort"
+        raise ConfigError("task.runs", ", ".join(oracles), rest)
+    return bool(oracles)
 
 
 def find(patterns: Sequence[str], outputs: Path) -> list[Trained]:

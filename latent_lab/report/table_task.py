@@ -9,7 +9,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class TableTask:
-    """Grade runs as ``task=answers`` does and compare them: runs that differ in their seed alone share a row."""
+    """Grade runs as ``task=answers`` does and compare them: runs that differ in their seed alone share a row.
+
+    Oracles are not graded again: their rows are what their training found on the validation split.
+    """
 
     needs_run: ClassVar[bool] = False
     needs_dataset: ClassVar[bool] = False
@@ -36,11 +39,15 @@ class TableTask:
         return [str(text) for text in texts]
 
     def run(self, job: "Job") -> dict[str, Any]:
-        """Grade, write ``table.md``, ``table.png`` and then ``result.json`` into ``out``, and return the result."""
+        """Grade, write ``table.md``, ``table.png`` (not of oracles), then ``result.json`` into ``out``, and return the result."""
         from latent_lab.report.table_pairs import bases
-        from latent_lab.report.table_runs import groups
+        from latent_lab.report.table_runs import all_oracles, groups
 
         found = groups(self.runs, job)
+        if all_oracles(found):
+            from latent_lab.report.table_oracles import oracle_table
+
+            return oracle_table(self, job, found)
         against = bases([group.label for group in found], self.against)
         from latent_lab.report.table import table  # only now: importing torch takes longer than all of the above
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from latent_lab.report.card_figure import FILL, FLOOR, INK, SOFT, STYLE, bare
 from latent_lab.report.matrix_figure import draw_panel, size
-from latent_lab.report.thoughts_tables import score_in, share, site_name, value, words
+from latent_lab.report.thoughts_cells import score_in, share, value, words
+from latent_lab.report.thoughts_edited import site_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

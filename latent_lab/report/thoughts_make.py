@@ -17,7 +17,7 @@ from latent_lab.report.thoughts_claims import ladder
 from latent_lab.report.thoughts_figure import draw_thoughts
 from latent_lab.report.thoughts_oracle import ready_oracle
 from latent_lab.report.thoughts_page import write_page
-from latent_lab.report.thoughts_parts import agreement, frontier, interventions, lenses, oracle, probes, shown
+from latent_lab.report.thoughts_parts import agreement, frontier, geometry, interventions, lenses, oracle, probes, shown
 from latent_lab.report.thoughts_reading import Reading, Unreadable, with_steps
 from latent_lab.report.thoughts_task import ThoughtsTask
 from latent_lab.run import RESULT, say_complete
@@ -84,6 +84,7 @@ def everything(reading: Reading, job: Job, started: float) -> dict[str, Any]:
         "training": training,
         "store": stored(reading),
     }
+    result["geometry"] = geometry(reading)
     if "lenses" in task.parts:
         result["lenses"] = timed("lenses", lambda: lenses(reading))
     if "probes" in task.parts:

@@ -13,8 +13,9 @@ from typing import Any
 from latent_lab.files import atomic
 from latent_lab.report.matrix_figure import NOTE
 from latent_lab.report.page import templates
+from latent_lab.report.thoughts_cells import changes, shown, words
 from latent_lab.report.thoughts_said import answers
-from latent_lab.report.thoughts_tables import changes, shown, tables, words
+from latent_lab.report.thoughts_tables import tables
 
 QUESTIONS = {
     "read": "Can the thoughts be read?",

@@ -15,19 +15,29 @@ from latent_lab.report.thoughts_claims import SITE, columns_of
 from latent_lab.report.thoughts_reading import Reading
 from latent_lab.thoughts.agreement import agreement_report
 from latent_lab.thoughts.columns import column_report, exchange_answers
+from latent_lab.thoughts.commuted import commuted_report, thoughts_of
 from latent_lab.thoughts.frontier import frontier_report
+from latent_lab.thoughts.geometry import geometry_report
 from latent_lab.thoughts.interventions import intervention_report
 from latent_lab.thoughts.lenses import lens_report
 from latent_lab.thoughts.oracle import Oracle
 from latent_lab.thoughts.oracle_report import oracle_report
-from latent_lab.thoughts.pairs import Columns
-from latent_lab.thoughts.probes import fit_probes, probe_report
+from latent_lab.thoughts.pairs import COMMUTED, Columns
+from latent_lab.thoughts.probe_targets import targets
+from latent_lab.thoughts.probes import most_steps, probe_report, steps_right
 from latent_lab.thoughts.scores import score
 
 LONGEST_STEP = 32
 """Tokens an oracle may write."""
+TextReader = Callable[[Tensor | None, Sequence[int]], list[str]]
 MOST_EXCHANGED = 300
 """Exchanges in which report and answer are held against each other."""
+
+
+def geometry(reading: Reading) -> dict[str, Any]:
+    """How long the thoughts are, how alike, and how far from any word."""
+    words: Any = reading.at.solver.reasoner.model.get_input_embeddings()
+    return geometry_report(reading.test, words.weight.detach().float().cpu(), seed=reading.config.seed)
 
 
 def lenses(reading: Reading) -> dict[str, Any]:
@@ -65,8 +75,15 @@ def oracle(reading: Reading) -> dict[str, Any]:
     """What the run's oracle says, from every source."""
     assert reading.oracle_folder is not None
     reader = opened(reading)
+    y = targets(reading.test, reading.grammar, most_steps(reading.train))
     report = oracle_report(
-        reader, reading.train, reading.test, reading.grammar, seed=reading.config.seed, other_seed=reading.other
+        reader,
+        reading.train,
+        reading.test,
+        reading.grammar,
+        seed=reading.config.seed,
+        other_seed=reading.other,
+        probe=steps_right(reading.fitted, reading.test, y),
     )
     return {"run": str(reading.oracle_folder), "kind": reader.options.kind, **report}
 
@@ -95,10 +112,27 @@ def interventions(reading: Reading) -> dict[str, Any]:
     sums = reading.sums
     if sums and at.solver.num_slots:
         exchanged = interchange(column_report(at.solver, sums, seed=reading.config.seed, encoder=reading.encode))
+        same = commuted_report(
+            at.solver,
+            sums,
+            text_readers(reading),
+            encoder=reading.encode,
+            slot_of_step=reading.slot_of_step,
+            seed=reading.config.seed,
+        )
         if at.solver.reasoner.loop.alone:  # later blocks of a slot hold nothing of the next thought that the answer could see
-            exchanged.pop("step", None)
-        report["interchange"] = exchanged
+            for table in (exchanged, *(same.get(way, {}) for way in COMMUTED)):
+                table.pop("step", None)
+        report |= {"interchange": exchanged, "commuted": same}
     return report
+
+
+def text_readers(reading: Reading) -> dict[str, TextReader]:
+    """Readers of single thoughts that say a step in words: a probe, and the run's oracle where there is one that does."""
+    readers = {"probe": probe_reader(reading)}
+    if reading.oracle_folder is not None and reads_one_thought(reader := opened(reading)):
+        readers["oracle"] = oracle_reader(reader)
+    return readers
 
 
 def interchange(report: dict[str, Any]) -> dict[str, Any]:
@@ -122,9 +156,7 @@ def interchange(report: dict[str, Any]) -> dict[str, Any]:
 
 def agreement(reading: Reading) -> dict[str, Any]:
     """What readers report where the model is wrong, and where one column was exchanged."""
-    readers = {"probe": probe_reader(reading)}
-    if reading.oracle_folder is not None and reads_one_thought(reader := opened(reading)):
-        readers["oracle"] = oracle_reader(reader)
+    readers = text_readers(reading)
     at = reading.at
     if at.solver.reasoner.loop.feeds != "thoughts":
         return {}
@@ -149,9 +181,6 @@ def reads_one_thought(reader: Oracle) -> bool:
     return reader.options.thoughts != "all" and list(reader.options.read_layers) == [0]
 
 
-TextReader = Callable[[Tensor | None, Sequence[int]], list[str]]
-
-
 def oracle_reader(reader: Oracle) -> TextReader:
     """An oracle as a reader of single thoughts: the step it writes."""
     question = reader.writer.questions("step")[0]
@@ -165,7 +194,7 @@ def oracle_reader(reader: Oracle) -> TextReader:
 
 def probe_reader(reading: Reading) -> TextReader:
     """Linear probes as a reader of single thoughts: the step with the likeliest fields."""
-    fitted = fit_probes(reading.train, reading.grammar, 0, seed=reading.config.seed, slots_to_steps=reading.slots_to_steps)
+    fitted = reading.fitted
 
     def read(vectors: Tensor | None, slots: Sequence[int]) -> list[str]:
         width = reading.train.layer(0).shape[2]
@@ -193,9 +222,7 @@ def moved_together(reading: Reading, read: TextReader, pairs: Sequence[tuple[Pro
     items = list(zip(recipients, donors, [column for *_, column in pairs], strict=True))
     answers = exchange_answers(at.solver, items, kind=SITE, seed=reading.config.seed)
     slots = [reading.slot_of_step(column) for *_, column in pairs]
-    thoughts = torch.cat([at.solver.thoughts(donors[i : i + at.solver.batch_size]).cpu()
-                          for i in range(0, len(donors), at.solver.batch_size)])  # fmt: skip
-    reports = read(thoughts[torch.arange(len(slots)), torch.tensor(slots)], slots)
+    reports = read(thoughts_of(at.solver, donors, slots), slots)
     told, done = [], []
     for (_, donor, column), report, answer in zip(pairs, reports, answers, strict=True):
         digit = str(Columns.of(donor).added()[column][0])
@@ -266,7 +293,7 @@ def readers(reading: Reading) -> list[Reader]:
                 return [(each.text, each.confidence) for each in asked]
 
             found.append(Saying("oracle", said))
-    fitted = fit_probes(reading.train, reading.grammar, 0, seed=reading.config.seed, slots_to_steps=reading.slots_to_steps)
+    fitted = reading.fitted
     return [*found, Saying(fitted.name, lambda thoughts: list(fitted.say(thoughts.cpu())))]
 
 

@@ -17,6 +17,7 @@ from latent_lab.report.thoughts_task import ThoughtsTask
 from latent_lab.sequences import Encoded
 from latent_lab.thoughts.grammar import Grammar, grammar_of
 from latent_lab.thoughts.probe_targets import key_of
+from latent_lab.thoughts.probes import Probes, fit_probes
 from latent_lab.thoughts.store import ThoughtStore, collect
 
 STORES = "stores"
@@ -119,6 +120,11 @@ class Reading:
         most = max((len(row["steps"]) for row in self.train.rows), default=0)
         steps = [slot // self.per_step for slot in range(self.train.layer(self.train.layers[0]).shape[1])]
         return [step if step < most else None for step in steps]
+
+    @cached_property
+    def fitted(self) -> Probes:
+        """Linear probes of the thoughts themselves."""
+        return fit_probes(self.train, self.grammar, 0, seed=self.config.seed, slots_to_steps=self.slots_to_steps)
 
     @cached_property
     def start(self) -> Tensor:

@@ -6,8 +6,9 @@ A question that nothing was measured for has no answer. "Yes" is said only where
 from dataclasses import dataclass
 from typing import Any
 
+from latent_lab.report.thoughts_cells import by_slot, is_number, share, shown, value, words
 from latent_lab.report.thoughts_claims import SITE, columns_of
-from latent_lab.report.thoughts_tables import is_number, share, shown, site_name, value, words
+from latent_lab.report.thoughts_edited import site_name
 from latent_lab.thoughts.ladder import Thresholds
 
 DONE = {
@@ -88,7 +89,7 @@ def is_used(result: dict[str, Any]) -> Said | None:
     score = kinds[name]
     verdict = "yes" if is_above(clean, score) else "not shown"
     sentence = f"With all thoughts {DONE.get(name, words(name))}, right answers go from {shown(clean)}% to {shown(score)}%"
-    slots = [value(slot.get("accuracy")) for slot in whole[name].get("slots", [])]
+    slots = [value(slot.get("accuracy")) for slot in by_slot(whole[name])]
     slots = [each for each in slots if each >= 0]
     if slots:
         sentence += f"; of single thoughts, number {slots.index(min(slots)) + 1} costs most, down to {share(min(slots))}%"

@@ -4,25 +4,27 @@ What a result lacks leaves its table out. Shares are written in percent with the
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from latent_lab.report.thoughts_cells import (
+    MOST_ROWS,
+    NOTHING,
+    Row,
+    Table,
+    as_text,
+    bare,
+    by_slot,
+    flat_table,
+    is_number,
+    number,
+    share,
+    shown,
+    value,
+    words,
+)
+from latent_lab.report.thoughts_edited import commuted, interchange, others
 from latent_lab.report.wording import plain
 
-NOTHING = "–"
-SITES = {"cache": "keys and values", "thought": "the thought fed in", "residual": "the state after a block"}
-"""Where a column is exchanged, in words."""
-
-TITLES = {
-    "groups": "Thoughts exchanged within and across groups",
-    "subspace": "Directions taken out of thoughts, beside random ones",
-    "steer": "Thoughts moved from one value to another",
-    "tracing": "What a donor's states restore, place by place",
-}
-SHOWN_APART = ("clean", "whole", "num_thoughts", "early_exit", "interchange", "n", "slots", "feeds")
-"""Keys of interventions that have a table of their own, or need none."""
-MOST_ROWS = 16
-"""Rows of a part of any shape that are shown at once."""
 BESIDE = {"input": "from the question", "control_task": "random labels"}
 """What stands beside a probe's floors and is none."""
 NOTES = "From the question: such a probe of the question instead of the thought. Random labels: such a probe asked for those."
@@ -37,81 +39,13 @@ CONTROLS = {
 """Floors of the answers, in words."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A line of a table: its name and its other cells; ``kind`` is ``model``, ``floor`` or nothing."""
-
-    label: str
-    cells: tuple[str, ...]
-    kind: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table with its caption; the first of ``head`` stands above the names of the rows."""
-
-    caption: str
-    head: tuple[str, ...]
-    rows: tuple[Row, ...]
-    note: str = ""
-    is_detail: bool = False
-    """Whether it is folded away until asked for."""
-
-
-def share(value: float) -> str:
-    """A share in percent with a digit after the point; what is not all or nothing is never written as if it were."""
-    places = 1
-    while 1e-9 < abs(value) < 1 - 1e-9 and abs(float(f"{100 * value:.{places}f}")) in (0, 100):
-        places += 1
-    return f"{100 * value:.{places}f}"
-
-
-def shown(given: Any) -> str:
-    """A score, a difference of scores or a bare share in percent; with its interval where it has one."""
-    given = score_in(given)
-    if isinstance(given, dict):
-        if given.get("value") is None:
-            return NOTHING
-        if given.get("low") is None or given.get("high") is None:
-            return share(given["value"])
-        return f"{share(given['value'])} [{share(given['low'])}, {share(given['high'])}]"
-    return share(given) if is_number(given) else NOTHING
-
-
-def score_in(given: Any) -> Any:
-    """The score itself; of a row of several measures its accuracy."""
-    return given["accuracy"] if isinstance(given, dict) and "value" not in given and "accuracy" in given else given
-
-
-def bare(given: Any) -> Any:
-    """A score without its interval, for wide tables."""
-    given = score_in(given)
-    return given.get("value") if isinstance(given, dict) else given
-
-
-def number(given: Any, places: int = 2) -> str:
-    """A plain number that is no share, such as bits."""
-    given = bare(given)
-    return f"{given:.{places}f}" if is_number(given) else NOTHING
-
-
-def is_number(given: Any) -> bool:
-    """Whether this is a number and no yes or no."""
-    return isinstance(given, int | float) and not isinstance(given, bool)
-
-
-def words(name: str) -> str:
-    """A key in words."""
-    return name.replace("_", " ")
-
-
 def tables(result: dict[str, Any], examples: Sequence[dict[str, Any]] = ()) -> dict[str, list[Table]]:
     """The tables by the part of the page they belong to: ``read``, ``where``, ``used``, ``edited``, ``failed`` and ``data``."""
     parts: dict[str, tuple[Callable[[dict[str, Any]], Iterator[Table]], ...]] = {
-        "read": (oracle, probes, lenses),
+        "read": (oracle, probes, lenses, geometry),
         "where": (matrix,),
         "used": (accuracy, necessity, whole, agreement, frontier),
-        "edited": (interchange, others),
+        "edited": (interchange, commuted, others),
         "data": (data,),
     }
     found = {part: [table for make in makers for table in make(result) if table.rows] for part, makers in parts.items()}
@@ -156,19 +90,32 @@ def oracle(result: dict[str, Any]) -> Iterator[Table]:
         "Column steps leave out the step that a constant guess gets right too often. All sources but the first are controls. "
         "Bits are read out of each step; invalid is what is no step at all.",
     )
+    yield Table("The oracle beside a linear probe, on the same column steps, in %", *beside_probe(given))
     yield fields_table("The oracle, field by field, in %", given.get("fields", {}))
     bits = given.get("bits", {})
     yield Table(
         "What the oracle's words cost: bits a field, over the field's values",
         ("field", "with the thought", "with none", "with another problem's", "read"),
         tuple(
-            Row(words(f), tuple(number(each.get(k)) for k in ("real", "none", "shuffled", "read"))) for f, each in bits.items()
+            Row(words(f), tuple(number(each.get(k)) for k in ("ce_real", "ce_none", "ce_shuffled", "value")))
+            for f, each in bits.items()
         ),
         is_detail=True,
     )
     yield yes_or_no(given)
     rest = {key: given[key] for key in ("answer", "calibration", "by_slot") if given.get(key)}
     yield flat_table("The oracle: the answer, calibration, slot by slot", rest, is_detail=True)
+
+
+def beside_probe(given: dict[str, Any]) -> tuple[tuple[str, ...], tuple[Row, ...], str]:
+    """Head, rows and note: a step counts as read by a probe of the thought where all its fields are right."""
+    above, own = given.get("above_probe") or {}, shown(given.get("column_step_exact_match"))
+    rows = [
+        Row("the oracle", (own, f"{above['n']:,}"), "model"),
+        Row("a linear probe", (shown(above["probe"]), f"{above['n']:,}")),
+        Row("the oracle less the probe", (shown(above), f"{above['n']:,}")),
+    ] if above else []  # fmt: skip
+    return ("reader", "exact", "n"), tuple(rows), "A probe reads a step where all its fields are right, without words of its own."
 
 
 def yes_or_no(given: dict[str, Any]) -> Table:
@@ -229,12 +176,6 @@ def best_floor(score: dict[str, Any]) -> str:
     return (share(most) + (f" ({words(names[0])})" if names else "")) if most >= 0 else NOTHING
 
 
-def value(given: Any) -> float:
-    """The value of a score; less than any where there is none."""
-    given = bare(given)
-    return float(given) if is_number(given) else -1.0
-
-
 def lenses(result: dict[str, Any]) -> Iterator[Table]:
     """T3: for each lens and field the slot and layer that are read best, beside the floor of the same place."""
     rows = []
@@ -283,6 +224,18 @@ def cell(grid: Any, slot: int, at: int, write: Callable[[Any], str]) -> str:
     return write(grid[slot][at]) if grid and slot < len(grid) and at < len(grid[slot]) else NOTHING
 
 
+def geometry(result: dict[str, Any]) -> Iterator[Table]:
+    """How long thoughts are, how alike, in how many directions they vary, and how far from any word."""
+    given = result.get("geometry", {})
+    names = ("norm", "mean_share", "cosine", "participation", "nearest", "nearest_random", "nearest_cosine")
+    rows = [Row(f"thought {each['slot']}", tuple(number(each.get(name)) for name in names)) for each in given.get("slots", [])]
+    head = ("length", "share of the mean", "cosine with another problem's", "directions", "to the nearest word", "of noise",
+            "cosine with a word")  # fmt: skip
+    note = f"Directions: participation ratio, at most {given.get('width')}. Words: input embeddings, in the mean "
+    note += f"{number(given.get('word_norm'))} long. Noise: Gaussian, as long as the thought. Share: of the squared length."
+    yield Table("The geometry of thoughts", ("thought", *head), tuple(rows), note)
+
+
 def matrix(result: dict[str, Any]) -> Iterator[Table]:
     """Accuracy of a probe for every pair of thought and step, field by field."""
     for field, each in result.get("probes", {}).get("matrix", {}).items():
@@ -311,11 +264,11 @@ def necessity(result: dict[str, Any]) -> Iterator[Table]:
 def whole(result: dict[str, Any]) -> Iterator[Table]:
     """T6: what becomes of the answer when all thoughts, or one of them, are replaced or removed."""
     kinds = result.get("interventions", {}).get("whole", {})
-    most = max((len(each.get("slots", [])) for each in kinds.values()), default=0)
+    most = max((len(by_slot(each)) for each in kinds.values()), default=0)
     rows = []
     for kind, each in kinds.items():
-        everywhere, slots = each.get("all", {}), each.get("slots", [])
-        cells = [shown(everywhere.get("accuracy")), shown(everywhere.get("flip_rate")), number(everywhere.get("kl_bits"))]
+        everywhere, slots = each.get("all", {}), by_slot(each)
+        cells = [shown(everywhere.get("accuracy")), shown(everywhere.get("flips")), number(everywhere.get("kl"))]
         cells += [shown(bare(slot.get("accuracy"))) for slot in slots] + [NOTHING] * (most - len(slots))
         rows.append(Row(words(kind), tuple(cells)))
     head = ("done to thoughts", "all: exact", "all: changed", "all: bits", *(f"only {k + 1}: exact" for k in range(most)))
@@ -323,44 +276,9 @@ def whole(result: dict[str, Any]) -> Iterator[Table]:
     yield Table("Thoughts taken away, all or one by one, in %", head, tuple(rows), note)
 
 
-def interchange(result: dict[str, Any]) -> Iterator[Table]:
-    """T6: one column of another problem's thinking put in; all columns together by what is exchanged, then column by column."""
-    sites = result.get("interventions", {}).get("interchange", {})
-    head = ("the composed target", "the donor's answer", "stays as it was", "n")
-    whole = [Row(site_name(site), outcome(each["all"])) for site, each in sites.items() if each.get("all")]
-    chances = sorted({each["chance"] for each in sites.values() if each.get("chance") is not None})
-    if whole and chances:
-        whole.append(Row("chance", (" to ".join(map(share, chances)), *[NOTHING] * 3), "floor"))
-    title = "One column exchanged for a donor's: what the answer becomes, in %"
-    yield Table(title, ("what is exchanged", *head), tuple(whole))
-    for site, each in sites.items():
-        rows = [Row(f"thought {column.get('slot', k + 1)}", outcome(column)) for k, column in enumerate(each.get("columns", []))]
-        title = f"Column by column ({site_name(site)}): what the answer becomes, in %"
-        yield Table(title, ("column", *head), tuple(rows), is_detail=bool(whole))
-
-
-def site_name(site: str) -> str:
-    """A place of exchange in words."""
-    kind, _, block = site.partition("_")
-    return f"the state after block {block}" if kind == "residual" and block.isdecimal() else SITES.get(site, words(site))
-
-
-def outcome(column: dict[str, Any]) -> tuple[str, ...]:
-    """What answers became, in percent, and of how many."""
-    count = column.get("n", (column.get("target") or {}).get("n") if isinstance(column.get("target"), dict) else None)
-    return (*(shown(column.get(key)) for key in ("target", "donor", "keep")), f"{count:,}" if is_number(count) else NOTHING)
-
-
 def agreement(result: dict[str, Any]) -> Iterator[Table]:
     """T7: whether reports follow the model where it is wrong."""
     yield flat_table("Readings and answers: do they agree where the model is wrong?", result.get("agreement"))
-
-
-def others(result: dict[str, Any]) -> Iterator[Table]:
-    """T6: group patching, subspace edits, and whatever else was measured."""
-    for key, each in result.get("interventions", {}).items():
-        if key not in SHOWN_APART:
-            yield flat_table(TITLES.get(key, words(key).capitalize()), each)
 
 
 def frontier(result: dict[str, Any]) -> Iterator[Table]:
@@ -384,13 +302,6 @@ def data(result: dict[str, Any]) -> Iterator[Table]:
     yield Table("Data and cost", ("what", "value"), tuple(rows))
 
 
-def as_text(given: Any) -> str:
-    """Any setting as text."""
-    if is_number(given):
-        return f"{given:,}" if isinstance(given, int) else plain(given)
-    return ", ".join(map(str, given)) if isinstance(given, list) else str(given)
-
-
 def failed(examples: Sequence[dict[str, Any]], most: int = 20) -> Iterator[Table]:
     """T10: the first readings of the explorer's problems that are wrong."""
     rows = []
@@ -405,46 +316,3 @@ def failed(examples: Sequence[dict[str, Any]], most: int = 20) -> Iterator[Table
     yield Table(
         "Readings that were wrong", head, tuple(rows[:most]), f"The first {most} of {len(rows)}." if len(rows) > most else ""
     )
-
-
-def flat_table(caption: str, given: Any, *, is_detail: bool = False) -> Table:
-    """A part of any shape as a table; folded away where it is long."""
-    rows = tuple(flat(given))
-    return Table(caption, ("what", "value"), rows, is_detail=is_detail or len(rows) > MOST_ROWS)
-
-
-def flat(given: Any, name: str = "") -> Iterator[Row]:
-    """Whatever a part holds as rows: a score is one row, and so is a bare value; what is inside is named by its path."""
-    if isinstance(given, dict) and "value" in given and not isinstance(given["value"], dict | list):
-        yield Row(name, (shown(given) + (f", n = {given['n']:,}" if is_number(given.get("n")) else ""),))
-    elif isinstance(given, dict):
-        for key, each in given.items():
-            yield from flat(each, f"{name}, {words(str(key))}" if name else words(str(key)))
-    elif isinstance(given, list) and any(isinstance(each, dict | list) for each in given):
-        for index, each in enumerate(given, 1):
-            yield from flat(each, f"{name} {index}" if name else str(index))
-    elif given is not None:
-        text = (
-            number(given, 3)
-            if isinstance(given, float)
-            else ", ".join(map(as_text, given))
-            if isinstance(given, list)
-            else as_text(given)
-        )
-        yield Row(name, (text,))
-
-
-def changes(text: str | None, before: str | None) -> list[tuple[str, bool]]:
-    """An answer after an edit, cut where it differs from the one ``before``: ``[("8", False), ("3", True)]``.
-
-    Digits are compared from the units, so that a digit more or less in front moves none of the others.
-    """
-    text, before = text or "", before or ""
-    padded = before.rjust(len(text))[-len(text) :] if text else ""
-    cut: list[tuple[str, bool]] = []
-    for now, then in zip(text, padded, strict=True):
-        if cut and cut[-1][1] == (now != then):
-            cut[-1] = (cut[-1][0] + now, now != then)
-        else:
-            cut.append((now, now != then))
-    return cut

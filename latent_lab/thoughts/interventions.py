@@ -20,6 +20,7 @@ from latent_lab.problems.arithmetic import sum_asked
 from latent_lab.sequences import Encoded
 from latent_lab.thoughts.bench import Bench, EditsOf, bench
 from latent_lab.thoughts.editing import Written, noise_like
+from latent_lab.thoughts.erasure import leace
 from latent_lab.thoughts.grammar import Grammar
 from latent_lab.thoughts.pairs import Columns
 from latent_lab.thoughts.store import ThoughtStore
@@ -240,13 +241,25 @@ class TrainMeans:
             return None
         return tuple(labels[step][field] for field in self.keys[key])
 
-    def means(self, step: int, slot: int, key: str) -> dict[Group, Tensor]:
-        """By stratum and value the mean thought of a slot over problems whose step says so; groups of ``SMALLEST_GROUP``."""
-        places: dict[Group, list[int]] = {}
+    def places(self, step: int, slot: int, key: str) -> dict[Group, list[int]]:
+        """By stratum and value the training problems with this slot whose step says so."""
+        found: dict[Group, list[int]] = {}
         for i, labels in enumerate(self.labels):
             value = self.said(labels, step, key) if int(self.num_slots[i]) > slot else None
             if value is not None:
-                places.setdefault((self.strata[i], value), []).append(i)
+                found.setdefault((self.strata[i], value), []).append(i)
+        return found
+
+    def labelled(self, step: int, slot: int, key: str) -> tuple[Tensor, Tensor]:
+        """``[n, width]`` and ``[n]``: a slot's training thoughts whose step says something, and the number of what it says."""
+        places = self.places(step, slot, key)
+        values = sorted({value for _, value in places})
+        pairs = [(i, values.index(value)) for (_, value), rows in places.items() for i in rows]
+        return self.thoughts[[i for i, _ in pairs], slot], torch.tensor([label for _, label in pairs])
+
+    def means(self, step: int, slot: int, key: str) -> dict[Group, Tensor]:
+        """By stratum and value the mean thought of a slot over problems whose step says so; groups of ``SMALLEST_GROUP``."""
+        places = self.places(step, slot, key)
         return {group: self.thoughts[where, slot].mean(0) for group, where in places.items() if len(where) >= SMALLEST_GROUP}
 
 
@@ -312,21 +325,28 @@ def mask_of(chosen: Sequence[int], count: int) -> Tensor:
 
 
 def subspaces(at: Bench, means: TrainMeans, seed: int) -> dict[str, Any]:
-    """The subspace in which a field's class means differ, taken out of a thought; beside it as many random directions."""
+    """The subspace in which a field's class means differ, taken out of a thought; beside it as many random directions.
+
+    ``leace`` takes out all that tells the field linearly, and moves thoughts least of all that do (:mod:`.erasure`);
+    ``leace_random`` as many random directions of the same whitened space. Fitted on training thoughts.
+    """
     found: dict[str, Any] = {}
-    generator = torch.Generator().manual_seed(seed)
+    generator, drawn = (torch.Generator().manual_seed(seed) for _ in range(2))
     for key in [key for key in means.keys if key not in TOGETHER]:
-        for slot, _, mine, by_group in per_slot(at, means, key):
+        for slot, step, mine, by_group in per_slot(at, means, key):
             chosen = [i for i, group in enumerate(mine) if group is not None]
             basis, centre = class_means(by_group)
             if len(chosen) < SMALLEST_GROUP or not basis.shape[1]:
                 continue
             random = torch.linalg.qr(torch.randn(basis.shape, generator=generator)).Q
-            made = {
-                name: at.row(at.run(at.changed(without(space, centre), [slot], mask_of(chosen, len(mine)))), chosen)
-                for name, space in (("removed", basis), ("random", random))
-            }
-            found.setdefault(key, {})[str(slot)] = {"n": len(chosen), "rank": basis.shape[1], **made}
+            told = means.labelled(step, slot, key)
+            erasers = {"leace": leace(*told), "leace_random": leace(*told, drawn)}
+            changes = {"removed": without(basis, centre), "random": without(random, centre)}
+            changes |= {name: each.change for name, each in erasers.items()}
+            mask = mask_of(chosen, len(mine))
+            made = {name: at.row(at.run(at.changed(change, [slot], mask)), chosen) for name, change in changes.items()}
+            ranks = {"rank": basis.shape[1], "leace_rank": erasers["leace"].rank}
+            found.setdefault(key, {})[str(slot)] = {"n": len(chosen), **ranks, **made}
     return found
 
 

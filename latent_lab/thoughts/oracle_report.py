@@ -6,7 +6,7 @@ asked without a vector. A reading that equals its floor is no reading.
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latent_lab.grading.statistics import paired_cluster_difference
 from latent_lab.thoughts.grammar import Grammar
 from latent_lab.thoughts.oracle import Oracle, Reading
 from latent_lab.thoughts.oracle_others import answer_part, foretold_part, problem_part, yes_no_part
@@ -111,6 +112,7 @@ def oracle_report(
     seed: int = 0,
     sources: Sequence[str] = (),
     other_seed: ThoughtStore | None = None,
+    probe: Mapping[tuple[str, int], float] | None = None,
     max_items: int = 5000,
     max_scored: int = 200,
 ) -> dict[str, Any]:
@@ -118,7 +120,8 @@ def oracle_report(
 
     ``sources`` names controls beside the floors (default: all there are). At most ``max_items`` steps are read freely, from the
     real thoughts and for the floors; at most ``max_scored`` from the other sources, and half as many by likelihood, which costs a
-    run for each candidate. See the module's tests for the keys. Every score is ``{value, n, low, high, clusters}``.
+    run for each candidate. ``probe`` says by problem and step whether a probe reads it, as ``probes.steps_right`` does: then
+    there is :func:`above_probe`. See the module's tests for the keys. Every score is ``{value, n, low, high, clusters}``.
     """
     exam = examination(oracle, train, test, grammar, seed, other_seed, max_items)
     few = exam.first(max_scored)
@@ -153,6 +156,7 @@ def oracle_report(
         "calibration": calibration(readings["real"], hits["real"]),
         "by_slot": slot_part(exam, hits["real"], floors),
         "by_answer": answered_part(exam, hits["real"]),
+        **({"above_probe": above_probe(exam, hits["real"], probe)} if probe is not None else {}),
     }
 
 
@@ -370,3 +374,15 @@ def answered_part(exam: Exam, hits: Sequence[float]) -> dict[str, Any]:
         at = [i for i, item in enumerate(exam.items) if (exam.test.rows[item.problem]["correct"] is True) is is_right]
         found[name] = both_scores([hits[i] for i in at], exam.test, [exam.items[i] for i in at], exam.seed)
     return found
+
+
+def above_probe(exam: Exam, hits: Sequence[float], probe: Mapping[tuple[str, int], float]) -> dict[str, Any]:
+    """``column_step_exact_match`` less what a probe reads of the very same steps, which is beside it as ``probe``.
+
+    What the probe has no word on counts as not read.
+    """
+    at = [i for i, gold in enumerate(exam.gold) if exam.test.grammar.is_counted(gold)]
+    ids = [exam.ids[i] for i in at]
+    theirs = [probe.get((exam.ids[i], exam.items[i].step), 0.0) for i in at]
+    difference = paired_cluster_difference(theirs, ids, [hits[i] for i in at], ids, seed=exam.seed).as_dict()
+    return {**difference, "n": len(at), "probe": score(theirs, ids, seed=exam.seed)}

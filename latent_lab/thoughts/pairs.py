@@ -4,7 +4,7 @@ No model is in sight here: a sum is taken column by column, units first, and one
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from latent_lab.problems import Problem
@@ -13,6 +13,8 @@ from latent_lab.problems.arithmetic import addition, sum_asked
 DONORS = ("independent", "same_carry", "flipped_carry", "last_column", "final_carry")
 APART = ("last_column", "final_carry")
 """Independent donors whose rows stand apart and count in no other."""
+COMMUTED = ("commuted", "commuted_column")
+"""Donors that are the recipient itself with its operands exchanged, all of them or their digits in one column."""
 
 
 class NoSum(ValueError):
@@ -33,6 +35,16 @@ class Columns:
         if not asked:
             raise NoSum(f"{problem.id}: {problem.question!r} asks for no sum of two equally long numbers")
         return cls(*(tuple(int(digit) for digit in reversed(str(asked[name]))) for name in "ab"))
+
+    def problem(self, name: str) -> Problem:
+        """The sum as a problem."""
+        return addition(name, *(int("".join(map(str, reversed(part)))) for part in (self.a, self.b)))
+
+    def commuted(self, columns: Collection[int]) -> "Columns":
+        """The same sum with the operands exchanged in some columns: no digit and no carry of it changes."""
+        rows = [(y, x) if k in columns else (x, y) for k, (x, y) in enumerate(zip(self.a, self.b, strict=True))]
+        a, b = zip(*rows, strict=True)
+        return Columns(a, b)
 
     def added(self, said: Mapping[int, tuple[int, int]] | None = None) -> list[tuple[int, int]]:
         """``(digit, carry out)`` of each column; columns in ``said`` say that instead, and later ones add on what they say."""
@@ -70,7 +82,7 @@ class Pair:
     donor: Problem
     column: int
     donors: str
-    """One of ``DONORS``."""
+    """One of ``DONORS`` or ``COMMUTED``."""
     digit: str
     """The recipient's answer with the donor's digit in the column."""
     composed: str
@@ -166,6 +178,21 @@ def minimal_pair(problem: Problem, column: int, donors: str, rng: random.Random)
     if not allowed:
         return None
     digit = rng.choice(allowed)
-    a = [digit if k == column else x for k, x in enumerate(own.a)]
-    numbers = [int("".join(map(str, reversed(part)))) for part in (a, own.b)]
-    return pair(problem, addition(f"{problem.id}/{column}={digit}", *numbers), column, donors)
+    changed = Columns(tuple(digit if k == column else x for k, x in enumerate(own.a)), own.b)
+    return pair(problem, changed.problem(f"{problem.id}/{column}={digit}"), column, donors)
+
+
+def commuted_pairs(problems: Sequence[Problem], most: int, seed: int) -> list[Pair]:
+    """For each column up to ``most`` recipients, their two digits there not alike, with each of the donors of ``COMMUTED``.
+
+    Whatever is exchanged, every target is the recipient's own answer. All problems are of one number of digits.
+    """
+    order = random.Random(seed).sample(list(problems), len(problems))
+    digits = len(Columns.of(order[0]).a) if order else 0
+    found: list[Pair] = []
+    for column in range(digits):
+        chosen = [p for p in order if (own := Columns.of(p)).a[column] != own.b[column]][:most]
+        for donors, columns in zip(COMMUTED, (range(digits), [column]), strict=True):
+            named = "commuted" if donors == "commuted" else f"commuted={column}"
+            found += [pair(p, Columns.of(p).commuted(columns).problem(f"{p.id}/{named}"), column, donors) for p in chosen]
+    return found

@@ -1,7 +1,7 @@
 """Which slot holds which step: the matrix of all pairs, and what follows from it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,7 +32,6 @@ def matrix_report(exam: Exam, probes: "Probes", readings: Mapping[Pair, Reading]
       are of the same problems;
     - ``position_selectivity``: M[k, own] - max_{j not own} M[k, j] of the whole step for each slot;
     - ``offsets``: by o, the step's distance from the slot's own, the mean over ``n`` slots of M[k, own + o] of the whole step;
-    - ``step_counted``: the score of all slots at their own steps together, steps that count alone: the ceiling for other readers;
     - ``order``: for each slot the step (from 1) it is read best for, argmax_j M[k, j], ``order_by_gain``, and ``slot_of_step``
       the other way around; its own step wins a tie.
     """
@@ -48,7 +47,6 @@ def matrix_report(exam: Exam, probes: "Probes", readings: Mapping[Pair, Reading]
         if field == STEP:
             whole, whole_gain = drawn, gains
     slots = range(len(own))
-    pairs = [pair for pair in whole if own[pair[0]] == pair[1]]
     return {
         "own": [None if step is None else step + 1 for step in own],
         "matrix": matrix,
@@ -58,7 +56,6 @@ def matrix_report(exam: Exam, probes: "Probes", readings: Mapping[Pair, Reading]
         "position_equal_n": equal_n(exam, readings, whole, own),
         "position_selectivity": [interval(diagonal({p: m for p, m in whole.items() if p[0] == k}, own)) for k in slots],
         "offsets": offsets(whole, own),
-        "step_counted": pooled(exam, [readings[pair] for pair in pairs]),
         "order": [argmax_step(whole, k, own) for k in slots],
         "order_by_gain": [argmax_step(whole_gain, k, own) for k in slots],
         "slot_of_step": [argmax_slot(whole, j, own) for j in range(exam.y_test.num_steps)],
@@ -126,14 +123,6 @@ def offsets(drawn: Mapping[Pair, Tensor], own: tuple[int | None, ...]) -> dict[s
         if mine is not None and math.isfinite(values[0]):
             found.setdefault(step - mine, []).append(values)
     return {str(o): {**interval(torch.stack(cells).mean(0)), "n": len(cells)} for o, cells in sorted(found.items())}
-
-
-def pooled(exam: Exam, readings: Sequence[Reading]) -> dict[str, Any] | None:
-    """The score of the whole step over several pairs; None without any."""
-    if not readings:
-        return None
-    counts = torch.stack([reading.counts[STEP] for reading in readings]).sum(0)
-    return rate(exam.resampler.means(torch.stack([reading.hits[STEP] for reading in readings]).sum(0), counts), counts)
 
 
 def argmax_step(drawn: Mapping[Pair, Tensor], slot: int, own: tuple[int | None, ...]) -> int | None:

@@ -18,6 +18,7 @@ from latent_lab.thoughts.probe_fit import Constant, Discriminant, Probe, fit_all
 from latent_lab.thoughts.probe_matrix import matrix_report
 from latent_lab.thoughts.probe_scores import Resampler, gain, interval, rate
 from latent_lab.thoughts.probe_targets import NONE, Targets, check_apart, targets
+from latent_lab.thoughts.scores import score
 from latent_lab.thoughts.sources import Origins
 from latent_lab.thoughts.store import ThoughtStore
 
@@ -74,6 +75,25 @@ class Probes:
                 sure = min(sure, float(log_p.max().exp()))
             said.append((", ".join(words), sure if words else 0.0))
         return said
+
+
+def steps_right(probes: Probes, store: ThoughtStore, y: Targets) -> dict[tuple[str, int], float]:
+    """Of each step that counts for the strict score, by problem and step, whether all its fields are read right: 1.0 or 0.0.
+
+    A step is read from the last of its slots, and every step that has one is here: those whose text an oracle is held to. What
+    says something that training never said cannot be read right.
+    """
+    states = store.layer(probes.layer)
+    found: dict[tuple[str, int], float] = {}
+    slot_of = {step: slot for slot, step in enumerate(probes.slots_to_steps[: states.shape[1]]) if step is not None}
+    for step, slot in slot_of.items():
+        rows = y.is_counted[:, step] & (store.num_slots > slot)
+        right = y.is_whole[:, step].clone()
+        for field, labels in y.labels.items():
+            asked = rows & (labels[:, step] >= 0)
+            right[asked] &= probes.read(slot, field, states[asked, slot], step).argmax(1) == labels[asked, step]
+        found |= {(y.problems[i], step): float(right[i]) for i in rows.nonzero()[:, 0].tolist()}
+    return found
 
 
 def in_order(num_slots: int, num_steps: int) -> tuple[int | None, ...]:
@@ -148,7 +168,9 @@ def probe_report(
       at its own step (``slots``), and over all of these together (``all``). ``bits`` is the V-information: how much fewer bits
       the right value costs than by the training shares of that position (``entropy``). ``selectivity`` is the accuracy less that
       on random labels, which hang on what ``control_by`` says. Where a field does not vary, ``value`` is None: ``why`` says so.
-    - ``whole_step``: the same for all fields of a step at once.
+    - ``whole_step``: the same for all fields of a step at once, of all steps where something varies.
+    - ``column_step_exact_match``: the same on the steps that count for the strict score and no others (:func:`steps_right`), as
+      an oracle's score of that name is; the ceiling it is held against.
     - ``sources``: for each source the accuracy of each field and of the ``whole_step`` over all slots, and ``bits``.
     - ``matrix``, ``position``, ``order`` and more: see :func:`latent_lab.thoughts.probe_matrix.matrix_report`.
     """
@@ -195,9 +217,11 @@ def layer_report(exam: Exam, probes: Probes) -> dict[str, Any]:
             rows = exam.rows(slot, step) & exam.y_test.is_counted[:, step]
             readings[slot, step] = exam.read(probes.at(slot, step), step, vectors, rows)
     steps = [{**place(each), **cells[each].record(exam, STEP)} for each in own]
+    counted = steps_right(probes, exam.test, exam.y_test)
     return {
         "fields": fields,
         STEP: {**record(exam, [cells[each] for each in own], STEP), "slots": steps},
+        "column_step_exact_match": score(list(counted.values()), [problem for problem, _ in counted], seed=exam.seed),
         "sources": source_rows(exam, [cells[each] for each in own]),
         **matrix_report(exam, probes, readings),
     }

@@ -53,9 +53,13 @@ def test_the_result_holds_what_was_promised(read: Path) -> None:
     assert set(found["probes"]["fields"]) == {"a", "b", "carry_in", "total", "write", "carry_out"}
     assert {"real", "zero", "mean", "random", "shuffled", "start"} <= found["probes"]["sources"].keys()
     assert set(found["lenses"]) == {"logit", "embedding", "tuned", "patchscope"}
-    assert {"clean", "whole", "num_thoughts", "early_exit", "interchange"} <= found["interventions"].keys()
+    assert {"clean", "whole", "num_thoughts", "early_exit", "interchange", "commuted"} <= found["interventions"].keys()
     assert {"zero", "mean", "noise", "transplant", "remove"} <= found["interventions"]["whole"].keys()
     assert set(found["interventions"]["num_thoughts"]) == {"0", "1", "2", "3", "4", "5"}, "up to two more than were trained"
+    assert [slot["slot"] for slot in found["geometry"]["slots"]] == [1, 2, 3]
+    assert {"value", "low", "high", "n", "probe"} <= oracle["above_probe"].keys()
+    assert oracle["above_probe"]["n"] == found["probes"]["column_step_exact_match"]["n"] == oracle["column_step_exact_match"]["n"]
+    assert oracle["above_probe"]["probe"]["value"] == found["probes"]["column_step_exact_match"]["value"]
     assert found["store"]["problems"] == 24
     assert found["accuracy"]["n"] == 24
 

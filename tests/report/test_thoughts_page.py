@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from latent_lab.report.thoughts_cells import changes, share, shown
 from latent_lab.report.thoughts_figure import draw_thoughts, flagship
 from latent_lab.report.thoughts_page import render, write_page
 from latent_lab.report.thoughts_said import answers
-from latent_lab.report.thoughts_tables import changes, share, shown, tables
+from latent_lab.report.thoughts_tables import tables
 from tests.pages import Outline as Plain
 from tests.pages import measured, needs_chromium
 
@@ -77,6 +78,60 @@ class TestWhatItSays:
         assert "9184 + 2657 = 12841 ✗ wrong right: 11841" in text
         assert "past the last step oracle carry 1 write 1 31.0% sure removed 632 unchanged" in text
         assert "with the donor's 6827 unchanged ✗ wrong expected: 9827" in text
+
+    def test_thoughts_taken_away_all_and_one_by_one(self, given):
+        """In the words of ``interventions.whole`` as it is written: rows by slot from 0, and of all."""
+        (table,) = [each for each in tables(given["result"])["used"] if each.caption.startswith("Thoughts taken away")]
+        assert table.head[3:6] == ("all: bits", "only 1: exact", "only 2: exact")
+        assert (table.rows[0].label, table.rows[0].cells[:5]) == (
+            "remove",
+            ("1.3 [0.6, 2.0]", "98.7 [98.0, 99.4]", "6.10", "21.0", "16.0"),
+        )
+
+    def test_commuted_operands_stand_beside_the_other_exchanges(self, given):
+        def kept(value, n):
+            return {"n": n, "keep": {"value": value, "low": value, "high": value, "n": n}}
+
+        table = {"digits=2": {"0": kept(1.0, 50), "1": kept(0.5, 50), "overall": kept(0.75, 100)}, "overall": kept(0.75, 100)}
+        said = {"operands": 0.25, "exchanged": 0.5, "total": 1.0, "write": 1.0}
+        given["result"]["interventions"]["commuted"] = {
+            "right": 100,
+            "excluded": {},
+            "commuted": {"cache": table},
+            "readers": {"oracle": {"after": said}},
+        }
+        found = {each.caption: each.rows for each in tables(given["result"])["edited"]}
+        (stays,) = found["One column exchanged with that of the same sum, its operands exchanged: the answer stays, in %"]
+        assert (stays.label, stays.cells) == (
+            "b + a for a + b: keys and values",
+            ("75.0 [75.0, 75.0]", "50.0 [50.0, 50.0]", "100"),
+        )
+        (read,) = found["What readers say of a column whose operands are exchanged, in %"]
+        assert (read.label, read.cells) == ("oracle, after", ("25.0", "50.0", "100.0", "100.0"))
+
+    def test_the_geometry_of_thoughts_is_a_small_table(self, given):
+        slot = {"slot": 1, "n": 9, "norm": {"value": 4.0, "low": 3.0, "high": 5.0}, "mean_share": 0.25, "cosine": None}
+        given["result"]["geometry"] = {"width": 128, "word_norm": 1.5, "slots": [slot]}
+        (table,) = [each for each in tables(given["result"])["read"] if each.caption == "The geometry of thoughts"]
+        assert table.head[:4] == ("thought", "length", "share of the mean", "cosine with another problem's")
+        assert [(row.label, row.cells[:3]) for row in table.rows] == [("thought 1", ("4.00", "0.25", "–"))]
+        assert "at most 128" in table.note
+        assert "1.50 long" in table.note
+
+    def test_the_oracle_stands_beside_a_probe_of_the_same_steps(self, given):
+        above = {"value": -0.02, "low": -0.03, "high": -0.01, "n": 2960, "probe": {"value": 1.0, "low": 1.0, "high": 1.0}}
+        given["result"]["oracle"]["above_probe"] = above
+        (table,) = [each for each in tables(given["result"])["read"] if each.caption.startswith("The oracle beside a linear")]
+        assert [(row.label, *row.cells) for row in table.rows] == [
+            ("the oracle", "98.1 [97.6, 98.6]", "2,960"),
+            ("a linear probe", "100.0 [100.0, 100.0]", "2,960"),
+            ("the oracle less the probe", "-2.0 [-3.0, -1.0]", "2,960"),
+        ]
+
+    def test_what_words_cost_is_shown_as_oracles_are_scored(self, given):
+        (table,) = [each for each in tables(given["result"])["read"] if each.caption.startswith("What the oracle's words cost")]
+        assert table.head == ("field", "with the thought", "with none", "with another problem's", "read")
+        assert (table.rows[0].label, table.rows[0].cells) == ("a", ("0.05", "3.30", "5.50", "3.25"))
 
     def test_wrong_readings_are_listed(self, given):
         rows = {row.label: row.cells for table in tables(given["result"], given["examples"])["failed"] for row in table.rows}
@@ -228,7 +283,7 @@ class TestMissingParts:
 
     def test_rows_of_several_measures_count_by_their_accuracy(self, given):
         edits = given["result"]["interventions"]
-        edits["num_thoughts"] = {"1": {"accuracy": edits["clean"], "flip_rate": 0.5}}
+        edits["num_thoughts"] = {"1": {"accuracy": edits["clean"], "flips": 0.5}}
         edits["steer"] = {"write": {"hits": {"value": 0.25, "n": 4}}}
         text = Outline(page(given)).text
         assert "thoughts exact 1 99.8 [99.5, 100.0]" in text

@@ -168,6 +168,22 @@ def test_an_oracle_that_always_says_the_same_scores_exactly_the_majority_floor(m
     assert report["column_step_exact_match"]["n"] == sum(step != "carry 1 write 1" for step in steps)
 
 
+@pytest.mark.parametrize("reads", [0.0, 1.0])
+def test_a_probe_is_held_against_the_oracle_on_the_same_column_steps(monkeypatch: pytest.MonkeyPatch, reads: float) -> None:
+    """The oracle says one column step always; a probe without a word on a step has not read it."""
+    oracle, store = made(tasks={"step": 1.0, "field": 0.0, "answer": 0.0, "problem": 0.0, "yes_no": 0.0}), stored()
+    said = store.rows[0]["steps"][0]
+    monkeypatch.setattr(oracle, "ask", lambda vectors, questions, *a, **k: [Reading(said, 0.5, True)] * len(questions))
+    columns = [(row["id"], j, step) for row in store.rows for j, step in enumerate(row["steps"][:2])]
+    report = oracle_report(oracle, store, store, ADDITION, max_scored=12, probe={(columns[0][0], 0): reads})
+    own, above = report["column_step_exact_match"], report["above_probe"]
+    assert above["n"] == own["n"] == above["probe"]["n"] == len(columns)
+    assert above["probe"]["value"] == reads / len(columns)
+    assert own["value"] == sum(step == said for *_, step in columns) / len(columns)
+    assert above["value"] == pytest.approx(own["value"] - above["probe"]["value"])
+    assert above["low"] <= above["value"] <= above["high"]
+
+
 def test_a_report_has_every_part_and_knows_its_items() -> None:
     oracle, store = made(), stored()
     sources = ["zero", "mean", "random", "text_only"]

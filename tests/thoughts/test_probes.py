@@ -15,7 +15,8 @@ from latent_lab.thoughts.probe_fit import Constant, Discriminant, Moments, fit_a
 from latent_lab.thoughts.probe_matrix import argmax_slot, argmax_step, diagonal, offsets
 from latent_lab.thoughts.probe_scores import Resampler, rate
 from latent_lab.thoughts.probe_targets import check_apart, features_of, key_of, question_features, tables, targets
-from latent_lab.thoughts.probes import fit_probes, probe_report
+from latent_lab.thoughts.probes import fit_probes, probe_report, steps_right
+from latent_lab.thoughts.questions import Material
 from latent_lab.thoughts.scores import score
 from latent_lab.thoughts.store import StoreError, ThoughtStore
 from tests.thoughts.planted import noise, planted, sums
@@ -166,7 +167,35 @@ def test_a_last_carry_always_writes_the_same(report: dict) -> None:  # type: ign
     carries = sum(len(p.steps) == 3 for p in sums("train"))
     assert report["fields"]["write"]["slots"][2]["why"] == f"all {carries} training steps say the same"
     assert report["whole_step"]["slots"][2]["why"] == "no field varies"
-    assert report["step_counted"]["n"] == 400
+    assert report["column_step_exact_match"]["n"] == 400
+
+
+def spelled_out(problems: list[Problem]) -> torch.Tensor:
+    """``[problems, 3, 1, 54]``: slot k holds every field of column k as ones and zeros, and noise; of a last carry, noise."""
+    states = 0.1 * noise(len(problems), 3, 1, sum(map(len, ADDITION.values.values())), seed=len(problems))
+    for i, problem in enumerate(problems):
+        for k, step in enumerate(problem.steps):
+            said, first = ADDITION.parse(step) or {}, 0
+            for field, values in ADDITION.values.items():
+                if ADDITION.is_counted(step):
+                    states[i, k, 0, first + values.index(said[field])] += 1
+                first += len(values)
+    return states
+
+
+def test_whole_steps_are_scored_on_the_steps_an_oracle_is_scored_on(tmp_path: Path) -> None:
+    made = {name: planted(tmp_path / name, sums(name), spelled_out(sums(name))) for name in ("train", "test")}
+    probes = fit_probes(made["train"], ADDITION, 0)
+    found = steps_right(probes, made["test"], targets(made["test"], ADDITION, 3))
+    material = Material(made["test"], ADDITION)
+    asked = {
+        (material.rows[item.problem]["id"], item.step) for item in material.items if ADDITION.is_counted(material.step(item))
+    }
+    assert found.keys() == asked
+    assert len(asked) == 400 < len(material.items), "two columns of each problem, and no last carry"
+    exact = probe_report(made["train"], made["test"], ADDITION, [0])["column_step_exact_match"]
+    assert exact["value"] == sum(found.values()) / 400 > 0.95
+    assert (exact["n"], exact["clusters"]) == (400, 200)
 
 
 def test_a_report_is_json_and_the_same_again(stores: tuple[ThoughtStore, ThoughtStore], report: dict) -> None:  # type: ignore[type-arg]
