@@ -58,7 +58,7 @@ NOT_RESULT = frozenset(
         "log_every",
         "save_every",
         *(f"{group}.{key}" for group in ("judge", "backend", "summariser") for key in REACHING),
-        *("judge.max_errors", "judge.calibration_floor", "task.max_errors", "task.page", "task.port"),
+        *("judge.max_errors", "judge.calibration_floor", "task.max_errors", "task.page", "task.port", "task.export"),
     }
 )
 """Keys that say where and how a run works, not what comes out: no part of its name, free to differ when it resumes."""
