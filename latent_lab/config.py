@@ -39,6 +39,7 @@ GROUPS = (
 REACHING = (
     *("api_key_env", "timeout_s", "max_in_flight", "requests_per_minute", "tokens_per_minute"),
     *("max_attempts", "max_wait_s", "budget_tokens", "budget_usd", "batch_size"),
+    *("batch", "batch_poll_s"),
 )
 """How a model is reached, how fast, and when it stops: a larger budget goes on where a smaller one ended."""
 
