@@ -1,6 +1,6 @@
 """What is handed on from one attempt to the next: the strategies, as functions of a trace."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ class Note:
     error: str | None = None
     is_dropped: bool = False
     """Whether nothing is handed on, because thinking did not end."""
+    draft_tokens: int = 0
+    """Tokens of further drafts that it sums up."""
 
     @property
     def is_asked(self) -> bool:
@@ -35,9 +37,10 @@ class Note:
     @property
     def columns(self) -> dict[str, Any]:
         """Its columns in the row of the attempt."""
+        drafts = {"draft_tokens": self.draft_tokens} if self.draft_tokens else {}
         if self.is_dropped:
-            return {"summary": None, "summary_tokens": None, "summary_cut": None}
-        return {"summary": self.text, "summary_tokens": self.tokens, "summary_cut": self.is_cut}
+            return {"summary": None, "summary_tokens": None, "summary_cut": None, **drafts}
+        return {"summary": self.text, "summary_tokens": self.tokens, "summary_cut": self.is_cut, **drafts}
 
 
 def unended(plan: Plan, method: str, text: str) -> Note | None:
@@ -72,6 +75,11 @@ def noted(
     return Note(("" if whole else gap) + last(thinking, k, spans))
 
 
+def joined(plan: Plan, texts: Sequence[str]) -> str:
+    """The traces of several drafts as one text."""
+    return "\n\n".join(f"DRAFT {n}:\n{trace(text, plan.think_end).strip()}" for n, text in enumerate(texts, start=1))
+
+
 def asked(plan: Plan, method: str, problem: Problem, parts: list[str], known: str, ask: Ask) -> Generator[Any, Any, Note]:
     """Have a model write the note: part by part, each alone or carrying the notes on."""
     is_running = method == "running" or bool(known)
@@ -79,7 +87,8 @@ def asked(plan: Plan, method: str, problem: Problem, parts: list[str], known: st
     tokens, notes = 0, known
     for number, part in enumerate(parts):
         slots = {"question": problem.question, "reasoning": part.strip(), "memory": notes or "(none yet)"}
-        prompt = plan.running if is_running else plan.summarise_chunk if method == "chunked" else plan.summarise
+        own = {"chunked": plan.summarise_chunk, "drafts": plan.summarise_drafts}
+        prompt = plan.running if is_running else own.get(method, plan.summarise)
         done = yield from ask(prompt.filled(slots), number)
         text = (trace_free(done.text, plan.think_end)).strip()
         tokens += done.spent.completion

@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from latent_lab.deliberation.compared import corrected, verdict
+from latent_lab.deliberation.samples import handed_on_tokens
 from latent_lab.deliberation.settings import SAMPLES
 from latent_lab.deliberation.weights import weight, weighted_maj_at_k
 from latent_lab.grading.statistics import (
@@ -111,7 +112,7 @@ def at_iteration(chain: Sequence[Row], k: int) -> Row:
 
 def tokens_at(row: Row) -> int:
     """Tokens written for a chain until its answer of this iteration; what it then hands on is no part of that."""
-    return int(row["cum_tokens"]) - (0 if row["is_carried"] or row["summary_tokens"] is None else int(row["summary_tokens"]))
+    return int(row["cum_tokens"]) - (0 if row["is_carried"] else handed_on_tokens(row))
 
 
 def drawn(points: Mapping[str, Sequence[Point]], seed: int) -> dict[str, list[dict[str, Any]]]:
