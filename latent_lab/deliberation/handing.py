@@ -28,6 +28,8 @@ class Note:
     """Whether nothing is handed on, because thinking did not end."""
     draft_tokens: int = 0
     """Tokens of further drafts that it sums up."""
+    prompt_sha256: str | None = None
+    """Of the prompt that a model wrote it for."""
 
     @property
     def is_asked(self) -> bool:
@@ -40,7 +42,8 @@ class Note:
         drafts = {"draft_tokens": self.draft_tokens} if self.draft_tokens else {}
         if self.is_dropped:
             return {"summary": None, "summary_tokens": None, "summary_cut": None, **drafts}
-        return {"summary": self.text, "summary_tokens": self.tokens, "summary_cut": self.is_cut, **drafts}
+        made = {"summary_tokens": self.tokens, "summary_cut": self.is_cut, "summary_prompt_sha256": self.prompt_sha256}
+        return {"summary": self.text, **made, **drafts}
 
 
 def unended(plan: Plan, method: str, text: str) -> Note | None:
@@ -93,10 +96,14 @@ def asked(plan: Plan, method: str, problem: Problem, parts: list[str], known: st
         text = (trace_free(done.text, plan.think_end)).strip()
         tokens += done.spent.completion
         if done.error or not done.calls:
-            return Note("\n".join([*written, text]), tokens, is_budget=not done.calls, error=done.error)
+            return Note(
+                "\n".join([*written, text]), tokens, is_budget=not done.calls, error=done.error, prompt_sha256=prompt.sha256
+            )
         notes = text
         written.append(text)
-    return Note(notes if is_running else "\n".join(written), tokens, is_cut=done.finish_reason == "length")
+    return Note(
+        notes if is_running else "\n".join(written), tokens, is_cut=done.finish_reason == "length", prompt_sha256=prompt.sha256
+    )
 
 
 def trace_free(text: str, mark: str) -> str:

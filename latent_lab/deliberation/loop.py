@@ -203,7 +203,8 @@ def recalled_note(state: ChainState, row: Mapping[str, Any]) -> Note:
     """What that evaluation handed on after it."""
     state.spent.completion += handed_on_tokens(row)
     state.spent.usd += row["summary_usd"] or 0.0
-    return Note(row["summary"], row["summary_tokens"], bool(row["summary_cut"]), draft_tokens=row.get("draft_tokens") or 0)
+    drafts, prompt = row.get("draft_tokens") or 0, row.get("summary_prompt_sha256")
+    return Note(row["summary"], row["summary_tokens"], bool(row["summary_cut"]), draft_tokens=drafts, prompt_sha256=prompt)
 
 
 def handed_on(state: ChainState, rows: Sequence[Row], written: Written, prompt: str, begun: str) -> Talk:
@@ -337,6 +338,7 @@ def graded(state: ChainState, written: Written) -> Row:
         "summary_tokens": None,
         "summary_cut": None,
         "summary_usd": None,
+        "summary_prompt_sha256": None,
         **dict.fromkeys(COLUMNS),
         "prompt_sha256": (plan.again if is_again else plan.reason).sha256,
         "cum_tokens": state.spent.completion,
@@ -398,7 +400,9 @@ def stuck(state: ChainState, note: Note) -> str | None:
 
 def carried(row: Row, iterations: int) -> list[Row]:
     """The last row again for every iteration that a chain did not need: its answer stands, and nothing is spent."""
-    nothing = dict.fromkeys(("reasoning", "summary", "summary_tokens", "summary_cut", "summary_usd", *COLUMNS))
+    nothing = dict.fromkeys(
+        ("reasoning", "summary", "summary_tokens", "summary_cut", "summary_usd", "summary_prompt_sha256", *COLUMNS)
+    )
     nothing |= {"reasoning_tokens": 0, "reasoning_usd": 0.0, "prompt_tokens": 0, "calls": 0, "is_carried": True}
     nothing |= {"draft_tokens": 0} if "draft_tokens" in row else {}
     return [row | nothing | {"iteration": k} for k in range(row["iteration"] + 1, iterations + 1)]

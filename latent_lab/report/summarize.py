@@ -84,7 +84,11 @@ def summarize(task: "SummarizeTask", job: Job) -> dict[str, Any]:
                 check_errors(rows, task.max_errors)
                 table = checked(chains_of(rows, SAMPLES_FILE))
                 judged = behaviour_judge.judged(judge, table, folder, config.device, config.seed) if judge else None
-                result = {"task": "summarize", **described(plan, rows), "calls": totals(calls)}
+                result = {
+                    "task": "summarize",
+                    **described(plan, rows),
+                    "calls": totals(calls) | {"read_again": read_again(calls)},
+                }
                 result |= analysis(table, config.seed, judged) | found(rows, plan, config.seed)
                 shown(result, folder, command, board, problems)
             run.finish({**result, "seconds": round(time.monotonic() - started, 3)})
@@ -224,6 +228,11 @@ def found(rows: Sequence[Row], plan: Plan, seed: int) -> dict[str, Any]:
     }
 
 
+def read_again(calls: Sequence[Row]) -> int:
+    """Of the tokens read, those of calls that only continue an attempt which was cut off, and so are read and paid again."""
+    return sum(row["tokens"]["prompt"] for row in calls if row.get("role") == "reason" and row["part"])
+
+
 def stops(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
     """Why the chains of each method ended, counted."""
     counts: dict[str, dict[str, int]] = {}
@@ -274,7 +283,8 @@ def in_words(result: Mapping[str, Any]) -> Iterator[str]:
         yield said
     calls = result["calls"]
     money = "" if calls["cost_usd"] is None else f", {calls['cost_usd']:.4f} US dollars"
-    tokens = f"{calls['tokens']['prompt']:,} tokens read, {calls['tokens']['completion']:,} written"
+    again = f" ({calls['read_again']:,} again, to continue what was cut off)" if calls.get("read_again") else ""
+    tokens = f"{calls['tokens']['prompt']:,} tokens read{again}, {calls['tokens']['completion']:,} written"
     yield f"{calls['calls']} calls ({calls['failed']} failed), {tokens}{money}"
     if taken := result.get("replayed"):
         yield f"{taken['attempts']} attempts ({taken['tokens']:,} tokens) are taken from {taken['from']} and in no call above"

@@ -15,9 +15,10 @@ from faultserver import Act, FaultServer, answer, error
 from latent_lab.calls.client import BudgetSpent, CallError
 from latent_lab.calls.ledger import read_ledger, totals
 from latent_lab.config import ConfigError
+from latent_lab.deliberation.prompts import load_prompt
 from latent_lab.deliberation.rivals import curves
 from latent_lab.job import job
-from latent_lab.report.summarize import DeliberationError, check_errors, deliberated, prepared, stops
+from latent_lab.report.summarize import DeliberationError, check_errors, deliberated, prepared, read_again, stops
 
 pytest.importorskip("openai", reason="the extra api is not installed")
 
@@ -90,6 +91,8 @@ def test_what_is_thought_is_summarised_and_every_summary_is_handed_on(tmp_path: 
     assert (result["calls"]["calls"], result["calls"]["tokens"]["completion"]) == (5, 31)
     assert {row["role"] for row in read_ledger(tmp_path / "o")} == {"reason", "summary"}
     assert len({row["prompt_sha256"] for row in rows}) == 2
+    base = load_prompt("summarise", "base_v1").sha256
+    assert [row["summary_prompt_sha256"] for row in rows] == [base, base, None]
 
 
 HANDED_ON = {
@@ -207,6 +210,7 @@ def test_what_is_cut_off_is_continued_within_the_budget_of_a_step(tmp_path: Path
         _, (first, _) = deliberate(tmp_path / "a", faults, *settings, "task.step_tokens=100")
         assert (first["reasoning"], first["finish_reason"], first["calls"]) == ("a b c d e f g</think>\\boxed{3}", "stop", 3)
         assert (first["prompt_tokens"], first["reasoning_tokens"]) == (27, 7)  # the beginning is read again by every call
+        assert read_again(read_ledger(tmp_path / "a" / "o")) == 36  # by two calls in each of two attempts
     with FaultServer(say=cut_then_done).running() as faults:
         _, (first, _) = deliberate(tmp_path / "b", faults, *settings, "task.step_tokens=5")
         assert (first["reasoning"], first["finish_reason"], first["calls"]) == ("a b c d e ", "length", 2)
