@@ -41,6 +41,7 @@ GROUPS = (
 REACHING = (
     *("api_key_env", "timeout_s", "max_in_flight", "requests_per_minute", "tokens_per_minute"),
     *("max_attempts", "max_wait_s", "budget_tokens", "budget_usd", "batch_size"),
+    *("batch", "batch_poll_s"),
 )
 """How a model is reached, how fast, and when it stops: a larger budget goes on where a smaller one ended."""
 
@@ -60,7 +61,7 @@ NOT_RESULT = frozenset(
         "log_every",
         "save_every",
         *(f"{group}.{key}" for group in ("judge", "backend", "summariser") for key in REACHING),
-        *("judge.max_errors", "judge.calibration_floor", "task.max_errors", "task.page", "task.port"),
+        *("judge.max_errors", "judge.calibration_floor", "task.max_errors", "task.page", "task.port", "task.export"),
     }
 )
 """Keys that say where and how a run works, not what comes out: no part of its name, free to differ when it resumes."""

@@ -61,7 +61,7 @@ ROOMS: dict[tuple[str, ...], set[str]] = {
     },
     ("datasets",): {"problems.hub"},
     ("pyarrow",): {"problems.files"},
-    ("openai", "tenacity", "aiolimiter"): {"calls.client"},
+    ("openai", "tenacity", "aiolimiter"): {"calls.client", "calls.batches"},
     ("math_verify",): {"grading.symbolic"},
 }
 """Outside libraries, and the only modules that import them."""
@@ -233,7 +233,7 @@ def test_what_the_command_line_needs_is_imported_without_torch() -> None:
         "plans.labels_task",
     ]
     names += ["deliberation.backends", "deliberation.loop", "deliberation.rivals", "report.summarize_task", "report.summarize"]
-    names += ["calls.here", "calls.wire"]
+    names += ["calls.here", "calls.wire", "calls.batches"]
     command = "import sys, importlib\nfor name in sys.argv[1:]:\n    importlib.import_module('latent_lab.' + name)\n"
     command += "    assert not {'torch', 'transformers', 'accelerate'} & set(sys.modules), name\n"
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}

@@ -201,6 +201,10 @@ class Client:
         """Most tokens the answer may have."""
         return request.max_tokens or self.server.max_tokens
 
+    def _bound(self, request: Request) -> tuple[int, int]:
+        """Most tokens that a call can read and write."""
+        return num_bytes(request) + AROUND_A_MESSAGE * len(request.messages), self._limit(request)
+
     def _params(self, request: Request) -> dict[str, Any]:
         own = {} if request.temperature is None else {"temperature": request.temperature}
         return self.server.params(request.sample) | {self.server.limit_name: self._limit(request)} | own
@@ -272,7 +276,7 @@ class Client:
     async def _attempt(self, key: str, request: Request, number: int) -> tuple[Reply, dict[str, Any]]:
         """One HTTP call, begun when rates, a free slot and the budgets allow it, and its row."""
         async with self._slots:
-            bound = num_bytes(request) + AROUND_A_MESSAGE * len(request.messages), self._limit(request)
+            bound = self._bound(request)
             reserved = sum(bound), self.server.cost(bound[0], 0, bound[1]) or 0.0
             await self._reserve(reserved)
             try:

@@ -56,6 +56,12 @@ class Server:
     """The same for prompt tokens the server had cached; null takes ``price_input``."""
     price_output: float | None = None
     """US dollars for a million tokens of answers, thinking included."""
+    batch: bool = False
+    """Send all that is waited for as a batch (``/files``, ``/batches``), to be answered within a day; no rates are kept then."""
+    batch_share: float = 0.5
+    """Share of the prices that a call of a batch costs."""
+    batch_poll_s: float = 30.0
+    """Wait until a batch is asked for again, in seconds."""
     budget_tokens: int | None = None
     """No call is made that could bring all calls of a folder above so many tokens."""
     budget_usd: float | None = None
@@ -78,10 +84,11 @@ class Server:
         for name in ("max_tokens", "max_in_flight", "max_attempts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: allowed are 1 and more")
-        for name in ("timeout_s", "requests_per_minute", "tokens_per_minute"):
+        for name in ("timeout_s", "requests_per_minute", "tokens_per_minute", "batch_poll_s"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: allowed are numbers above 0")
-        for name in ("temperature", "max_wait_s", "price_input", "price_cached", "price_output", "budget_tokens", "budget_usd"):
+        prices = ("price_input", "price_cached", "price_output", "batch_share")
+        for name in ("temperature", "max_wait_s", *prices, "budget_tokens", "budget_usd"):
             if getattr(self, name) is not None and not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)}: allowed are 0 and more")
         if self.budget_usd is not None and (self.price_input is None or self.price_output is None):
@@ -111,4 +118,5 @@ class Server:
         if self.price_input is None or self.price_output is None:
             return None
         price_cached = self.price_input if self.price_cached is None else self.price_cached
-        return ((prompt - cached) * self.price_input + cached * price_cached + completion * self.price_output) / 1e6
+        whole = ((prompt - cached) * self.price_input + cached * price_cached + completion * self.price_output) / 1e6
+        return whole * self.batch_share if self.batch else whole

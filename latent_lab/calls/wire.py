@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from latent_lab.calls.reply import clean
 
@@ -26,6 +26,8 @@ class PrefillError(ValueError):
 class ChatWire:
     """``/chat/completions``: messages."""
 
+    path: ClassVar[str] = "/v1/chat/completions"
+    """Where each call of a batch goes."""
     prefill: str = "none"
 
     @property
@@ -56,6 +58,7 @@ class ChatWire:
 class TextWire:
     """``/completions``: one text, made from the messages by ``render``, and whatever the reply begins with."""
 
+    path: ClassVar[str] = "/v1/completions"
     render: Callable[[Any], str]
     can_prefill = True
 

@@ -14,7 +14,8 @@
                      missing (no answer); where told: truncated, reasoning_tokens, summary_tokens, compression,
                      behaviours {reasoning, summary: {texts, sentences_per_text, shares {name: {count, ...}}}};
                      notes {notes, and shares of PROBES}, of what was handed on as text;
-                     behaviours_judged, the same by a judge, of the sentences to which it gave a label
+                     behaviours_judged, the same by a judge, of the sentences to which it gave a label;
+            behaviours_kept {texts, covered, in_order}, what summaries keep of their reasoning's behaviours, by rules
         gain         last minus first: n, difference, table [both, first alone, last alone, neither], fixed, broken,
                      mcnemar_p, sign_flip_p, mcnemar_holm_p, sign_flip_holm_p (Holm over methods)
         transitions  for each step: from, to, kept_right, broken, fixed, kept_wrong; where answers are told: changed,
@@ -38,7 +39,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from latent_lab.deliberation.behaviour_judge import Judged
-from latent_lab.deliberation.behaviours import TEXTS, behaviours
+from latent_lab.deliberation.behaviours import TEXTS, behaviours, kept
 from latent_lab.deliberation.chains import Chain, Table
 from latent_lab.deliberation.choices import CHOICES, choices
 from latent_lab.deliberation.compared import ALPHA, corrected, gain, ranking
@@ -113,6 +114,8 @@ def iteration(
         found["notes"] = noted
     if shown := {field: each for field in TEXTS if (each := behaviours(chains, field, k, seed))}:
         found["behaviours"] = shown
+    if held := kept(chains, k, seed):
+        found["behaviours_kept"] = held
     if judged and (shown := {field: each for field in TEXTS if (each := behaviours(chains, field, k, seed, judged.counted))}):
         found["behaviours_judged"] = shown
     return found

@@ -166,11 +166,11 @@ class Remote(Server):
     @contextmanager
     def opened(self, ledger: "Ledger", config: EvalConfig) -> Iterator[Opened]:
         """Open a client."""
-        from latent_lab.calls.client import Client
+        from latent_lab.calls.batches import client_of
 
         tokenizer = loaded_tokenizer(self.tokenizer, f"{self.prefix}tokenizer") if self.tokenizer else None
         wire: Wire = ChatWire(self.prefill) if self.api == "chat" else TextWire(renderer(tokenizer))
-        with Client(self, ledger, wire) as client:
+        with client_of(self, ledger, wire) as client:
             yield Opened(client, tokens_of(tokenizer) if tokenizer else words)
 
 

@@ -7,10 +7,12 @@ another model or language is another count. They tell how texts differ, not how 
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from difflib import SequenceMatcher
+from itertools import groupby
 from typing import Any
 
 from latent_lab.deliberation.chains import Chain
-from latent_lab.deliberation.outcomes import share_of_sums
+from latent_lab.deliberation.outcomes import rate, share_of_sums
 
 RULES = {
     "backtracking": r"wait|hold on|go(?:ing)? back|start over|that(?:'s| is) (?:wrong|not right)|i made a mistake|scratch that"
@@ -46,6 +48,28 @@ def sentences(text: str) -> list[str]:
 def counted(text: str) -> Counter[str]:
     """How many sentences of a text show each behaviour."""
     return Counter(map(behaviour, sentences(text)))
+
+
+def runs(text: str) -> list[str]:
+    """The behaviours of a text in their order, each run of one of them once; sentences that show none are left out."""
+    return [name for name, _ in groupby(name for name in map(behaviour, sentences(text)) if name != OTHER)]
+
+
+def kept(chains: Sequence[Chain], k: int, seed: int) -> dict[str, Any] | None:
+    """What summaries keep of the behaviours of the reasoning they are made of; None where there are no such pairs.
+
+    ``covered`` is the share of behaviours that the summary shows as well. ``in_order`` is how alike both are in their order once
+    runs are collapsed: twice what matches, in stretches, by the length of both.
+    """
+    at = [(chain, runs(each.reasoning), runs(each.summary)) for chain in chains
+          if (each := chain.iterations[k]).reasoning and each.summary]  # fmt: skip
+    told = [(chain, whole, part) for chain, whole, part in at if whole]
+    if not told:
+        return None
+    covered = [len({*whole} & {*part}) / len({*whole}) for _, whole, part in told]
+    alike = [SequenceMatcher(None, whole, part, autojunk=False).ratio() for _, whole, part in told]
+    of = [chain for chain, _, _ in told]
+    return {"texts": len(told), "covered": rate(of, covered, seed), "in_order": rate(of, alike, seed)}
 
 
 def behaviours(

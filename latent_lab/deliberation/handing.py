@@ -1,6 +1,6 @@
 """What is handed on from one attempt to the next: the strategies, as functions of a trace."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,10 @@ class Note:
     error: str | None = None
     is_dropped: bool = False
     """Whether nothing is handed on, because thinking did not end."""
+    draft_tokens: int = 0
+    """Tokens of further drafts that it sums up."""
+    prompt_sha256: str | None = None
+    """Of the prompt that a model wrote it for."""
 
     @property
     def is_asked(self) -> bool:
@@ -35,9 +39,11 @@ class Note:
     @property
     def columns(self) -> dict[str, Any]:
         """Its columns in the row of the attempt."""
+        drafts = {"draft_tokens": self.draft_tokens} if self.draft_tokens else {}
         if self.is_dropped:
-            return {"summary": None, "summary_tokens": None, "summary_cut": None}
-        return {"summary": self.text, "summary_tokens": self.tokens, "summary_cut": self.is_cut}
+            return {"summary": None, "summary_tokens": None, "summary_cut": None, **drafts}
+        made = {"summary_tokens": self.tokens, "summary_cut": self.is_cut, "summary_prompt_sha256": self.prompt_sha256}
+        return {"summary": self.text, **made, **drafts}
 
 
 def unended(plan: Plan, method: str, text: str) -> Note | None:
@@ -72,6 +78,11 @@ def noted(
     return Note(("" if whole else gap) + last(thinking, k, spans))
 
 
+def joined(plan: Plan, texts: Sequence[str]) -> str:
+    """The traces of several drafts as one text."""
+    return "\n\n".join(f"DRAFT {n}:\n{trace(text, plan.think_end).strip()}" for n, text in enumerate(texts, start=1))
+
+
 def asked(plan: Plan, method: str, problem: Problem, parts: list[str], known: str, ask: Ask) -> Generator[Any, Any, Note]:
     """Have a model write the note: part by part, each alone or carrying the notes on."""
     is_running = method == "running" or bool(known)
@@ -79,15 +90,20 @@ def asked(plan: Plan, method: str, problem: Problem, parts: list[str], known: st
     tokens, notes = 0, known
     for number, part in enumerate(parts):
         slots = {"question": problem.question, "reasoning": part.strip(), "memory": notes or "(none yet)"}
-        prompt = plan.running if is_running else plan.summarise_chunk if method == "chunked" else plan.summarise
+        own = {"chunked": plan.summarise_chunk, "drafts": plan.summarise_drafts}
+        prompt = plan.running if is_running else own.get(method, plan.summarise)
         done = yield from ask(prompt.filled(slots), number)
         text = (trace_free(done.text, plan.think_end)).strip()
         tokens += done.spent.completion
         if done.error or not done.calls:
-            return Note("\n".join([*written, text]), tokens, is_budget=not done.calls, error=done.error)
+            return Note(
+                "\n".join([*written, text]), tokens, is_budget=not done.calls, error=done.error, prompt_sha256=prompt.sha256
+            )
         notes = text
         written.append(text)
-    return Note(notes if is_running else "\n".join(written), tokens, is_cut=done.finish_reason == "length")
+    return Note(
+        notes if is_running else "\n".join(written), tokens, is_cut=done.finish_reason == "length", prompt_sha256=prompt.sha256
+    )
 
 
 def trace_free(text: str, mark: str) -> str:

@@ -12,15 +12,16 @@ from typing import Any
 from latent_lab.calls.client import AROUND_A_MESSAGE, Completion, LatentMemory, Request, TraceMemory, num_bytes
 from latent_lab.deliberation.backends import Backend
 from latent_lab.deliberation.board import Row, Watch
-from latent_lab.deliberation.handing import Note, noted, unended
+from latent_lab.deliberation.handing import Ask, Note, asked, joined, noted, unended
 from latent_lab.deliberation.plan import Plan
 from latent_lab.deliberation.probes import COLUMNS, probed
+from latent_lab.deliberation.samples import handed_on_tokens
 from latent_lab.deliberation.settings import ANOTHER, BEGINNING, CONDENSING, LATENT, SAMPLES, WAYS, ZEROED
 from latent_lab.deliberation.texts import Spans, last, trace
 from latent_lab.problems import Problem, fingerprint
 
-STRIDE = 1000
-"""Numbers of samples between two chains; iterations take those between."""
+STRIDE, DRAFTS = 1000, 10_000_000
+"""Numbers of samples between two chains, and between two drafts of an attempt; iterations take those between."""
 LENGTH, STOP = "length", "stop"
 
 Talk = Generator[list[Request], list[Completion], Any]
@@ -68,17 +69,19 @@ class ChainState:
     spent: Spent = field(default_factory=Spent)
     notes: list[str] = field(default_factory=list)
     iteration: int = 0
+    draft: int = 0
+    """Which further draft of the attempt is written; 0: the attempt itself."""
 
     def about(self, role: str, part: int) -> dict[str, Any]:
         """What a call of this chain is for; first attempts belong to all methods."""
-        method = self.method if self.iteration or role != "reason" else SAMPLES
+        method = self.method if self.iteration or self.draft or role != "reason" else SAMPLES
         where = {"sample_id": self.problem.id, "method": method, "chain": self.number, "iteration": self.iteration}
-        return {**where, "role": role, "part": part}
+        return {**where, "role": role, "part": part, **({"draft": self.draft} if self.draft else {})}
 
     @property
     def sample(self) -> int:
-        """Number of the sample: another one for each chain and iteration."""
-        return STRIDE * self.number + self.iteration
+        """Number of the sample: another one for each chain, iteration and draft."""
+        return DRAFTS * self.draft + STRIDE * self.number + self.iteration
 
     @property
     def memory(self) -> LatentMemory | TraceMemory | None:
@@ -172,7 +175,7 @@ def chain(plan: Plan, spans: Spans, method: str, problem: Problem, number: int, 
         if k < plan.past.upto and past.get(k, {}).get("summary") is not None:
             note = recalled_note(state, past[k])
         else:
-            note = yield from handed_on(state, rows, written)
+            note = yield from handed_on(state, rows, written, prompt, begun)
         rows[-1] |= note.columns | {"summary_usd": state.spent.usd - before}
         rows[-1] |= probed(None if method in LATENT or note.is_dropped else note.text, problem.answer, plan.grading)
         rows[-1] |= {"cum_tokens": state.spent.completion, "cum_usd": state.spent.usd}
@@ -198,17 +201,18 @@ def recalled(state: ChainState, row: Mapping[str, Any]) -> Written:
 
 def recalled_note(state: ChainState, row: Mapping[str, Any]) -> Note:
     """What that evaluation handed on after it."""
-    state.spent.completion += row["summary_tokens"] or 0
+    state.spent.completion += handed_on_tokens(row)
     state.spent.usd += row["summary_usd"] or 0.0
-    return Note(row["summary"], row["summary_tokens"], bool(row["summary_cut"]))
+    drafts, prompt = row.get("draft_tokens") or 0, row.get("summary_prompt_sha256")
+    return Note(row["summary"], row["summary_tokens"], bool(row["summary_cut"]), draft_tokens=drafts, prompt_sha256=prompt)
 
 
-def handed_on(state: ChainState, rows: Sequence[Row], written: Written) -> Talk:
-    """What the next iteration is given."""
+def handed_on(state: ChainState, rows: Sequence[Row], written: Written, prompt: str, begun: str) -> Talk:
+    """What the next iteration is given after an attempt, which was asked for by a prompt and perhaps begun."""
     plan, method = state.plan, state.method
     if method in CONDENSING:
         return (yield from condensed(state, written))
-    if note := unended(plan, method, written.text):
+    if method != "drafts" and (note := unended(plan, method, written.text)):
         return note
     if method in LATENT:
         return Note("")
@@ -226,7 +230,53 @@ def handed_on(state: ChainState, rows: Sequence[Row], written: Written) -> Talk:
         return (yield from asking(state, plan.summariser, "summary", asked, "", plan.settings.summary_tokens, None, part))
 
     known = state.notes[-1] if plan.settings.memory == "running" and state.notes else ""
+    if method == "drafts":
+        return (yield from drafted(state, written, prompt, begun, known, ask))
     return (yield from noted(plan, state.spans, method, state.problem, written.text, rows[-1]["answer"], known, seed, ask))
+
+
+def drafted(state: ChainState, written: Written, prompt: str, begun: str, known: str, ask: Ask) -> Talk:
+    """Have further drafts written from what the attempt was given, all at once, and one summary of all of them.
+
+    What the budgets of a chain leave is shared out among them.
+    """
+    plan, settings, count = state.plan, state.plan.settings, state.plan.settings.drafts - 1
+    tokens, usd, before = settings.step_tokens or plan.backend.max_tokens, settings.step_usd, state.spent.completion
+    if settings.chain_tokens is not None:
+        tokens = min(tokens, (settings.chain_tokens - before) // count)
+    if settings.chain_usd is not None:
+        usd = min(math.inf if usd is None else usd, (settings.chain_usd - state.spent.usd) / count)
+    states = [replace(state, draft=number) for number in range(1, count + 1)]
+    further = yield from together([asking(each, plan.backend, "reason", prompt, begun, tokens, usd) for each in states])
+    spent = state.spent.completion - before
+    if failed := next((each for each in further if each.error or not each.calls), None):
+        return Note("", None, is_budget=not failed.error, error=failed.error, draft_tokens=spent)
+    texts = [each.text for each in (written, *further)]
+    ends = [unended(plan, state.method, text) for text in texts]
+    if failed_end := next((end for end in ends if end and end.error), None):
+        return replace(failed_end, draft_tokens=spent)
+    if not (kept := [text for text, end in zip(texts, ends, strict=True) if end is None]):
+        return Note("", is_dropped=True, draft_tokens=spent)
+    note = yield from asked(plan, state.method, state.problem, [joined(plan, kept)], known, ask)
+    return replace(note, draft_tokens=spent)
+
+
+def together(talks: Sequence[Talk]) -> Talk:
+    """Let several talk at once: what all of them wait for is asked together; returns what each returns."""
+    ends: dict[int, Any] = {}
+    answers: dict[int, list[Completion]] = {}
+    while len(ends) < len(talks):
+        waiting: dict[int, list[Request]] = {}
+        for i, talk in enumerate(talks):
+            if i not in ends:
+                try:
+                    waiting[i] = talk.send(answers[i]) if i in answers else next(talk)
+                except StopIteration as ended:
+                    ends[i] = ended.value
+        if waiting:
+            done = iter((yield [request for requests in waiting.values() for request in requests]))
+            answers = {i: [next(done) for _ in requests] for i, requests in waiting.items()}
+    return [ends[i] for i in range(len(talks))]
 
 
 def condensed(state: ChainState, written: Written) -> Talk:
@@ -288,6 +338,7 @@ def graded(state: ChainState, written: Written) -> Row:
         "summary_tokens": None,
         "summary_cut": None,
         "summary_usd": None,
+        "summary_prompt_sha256": None,
         **dict.fromkeys(COLUMNS),
         "prompt_sha256": (plan.again if is_again else plan.reason).sha256,
         "cum_tokens": state.spent.completion,
@@ -349,6 +400,9 @@ def stuck(state: ChainState, note: Note) -> str | None:
 
 def carried(row: Row, iterations: int) -> list[Row]:
     """The last row again for every iteration that a chain did not need: its answer stands, and nothing is spent."""
-    nothing = dict.fromkeys(("reasoning", "summary", "summary_tokens", "summary_cut", "summary_usd", *COLUMNS))
+    nothing = dict.fromkeys(
+        ("reasoning", "summary", "summary_tokens", "summary_cut", "summary_usd", "summary_prompt_sha256", *COLUMNS)
+    )
     nothing |= {"reasoning_tokens": 0, "reasoning_usd": 0.0, "prompt_tokens": 0, "calls": 0, "is_carried": True}
+    nothing |= {"draft_tokens": 0} if "draft_tokens" in row else {}
     return [row | nothing | {"iteration": k} for k in range(row["iteration"] + 1, iterations + 1)]

@@ -29,6 +29,7 @@ class Plan:
     again: Prompt
     summarise: Prompt
     summarise_chunk: Prompt
+    summarise_drafts: Prompt
     running: Prompt
     past: Past
     donors: Mapping[str, Problem] = field(default_factory=dict)
@@ -37,7 +38,7 @@ class Plan:
     @property
     def prompts(self) -> dict[str, dict[str, str]]:
         """Name and hash of every prompt."""
-        kinds = ("reason", "again", "summarise", "summarise_chunk", "running")
+        kinds = ["reason", "again", "summarise", "summarise_chunk", "running", *["summarise_drafts"] * ("drafts" in self.methods)]
         return {kind: {"name": getattr(self, kind).name, "sha256": getattr(self, kind).sha256} for kind in kinds}
 
     @property
@@ -113,6 +114,7 @@ def planned(
         load_prompt("again", suits.again if settings.again == "auto" else settings.again),
         load_prompt("summarise", settings.summarise),
         load_prompt("summarise", settings.summarise_chunk),
+        load_prompt("summarise", settings.summarise_drafts),
         load_prompt("running", settings.running),
         past or Past(),
     )

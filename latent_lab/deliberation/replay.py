@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from latent_lab.config import NOT_RESULT, ConfigError
-from latent_lab.deliberation.samples import rows_of
+from latent_lab.deliberation.samples import handed_on_tokens, rows_of
 from latent_lab.deliberation.settings import SAMPLES, Settings
 from latent_lab.files import flatten
 from latent_lab.problems import DataError, Problem, fingerprint
@@ -30,12 +30,12 @@ BUDGETS = ("step_tokens", "step_usd", "chain_tokens", "chain_usd")
 FIRST = ("backend", "weights", "reason_prompt", *(f"task.{name}" for name in BUDGETS))
 """What makes a first attempt; names cover all beneath them."""
 NOTING = (
-    *("memory", "window", "hand_on", "k", "share", "chunk", "overlap", "think_end", "no_end", "wait", "thoughts"),
+    *("memory", "window", "hand_on", "k", "share", "chunk", "overlap", "drafts", "think_end", "no_end", "wait", "thoughts"),
     *("summary_tokens", "summary_temperature"),
 )
 GRADING = ("stop", "agree", "extractors", "equivalence", "accept_truncated")
 LATER = (
-    *("summariser", "again_prompt", "summarise_prompt", "summarise_chunk_prompt", "running_prompt"),
+    *("summariser", "again_prompt", "summarise_prompt", "summarise_chunk_prompt", "summarise_drafts_prompt", "running_prompt"),
     *(f"task.{name}" for name in (*NOTING, *GRADING)),
 )
 """What makes notes and further attempts besides."""
@@ -165,6 +165,6 @@ def amount(rows: Sequence[Row], upto: int) -> dict[str, Any]:
     costs = [*(row["reasoning_usd"] for row in attempts.values()), *(row["summary_usd"] or 0.0 for row in notes)]
     return {
         "attempts": len(attempts),
-        "tokens": sum(row["reasoning_tokens"] for row in attempts.values()) + sum(row["summary_tokens"] or 0 for row in notes),
+        "tokens": sum(row["reasoning_tokens"] for row in attempts.values()) + sum(handed_on_tokens(row) for row in notes),
         "cost_usd": math.fsum(costs),
     }

@@ -12,11 +12,13 @@ from statistics import fmean
 from typing import Any
 
 from latent_lab.deliberation.compared import corrected, verdict
+from latent_lab.deliberation.samples import handed_on_tokens
 from latent_lab.deliberation.settings import SAMPLES
 from latent_lab.deliberation.weights import weight, weighted_maj_at_k
 from latent_lab.grading.statistics import (
     RIGHT,
     ballots,
+    g_pass_at_k,
     maj_at_k,
     mean_interval,
     paired_difference,
@@ -27,13 +29,14 @@ from latent_lab.grading.statistics import (
 
 Row = Mapping[str, Any]
 VOTE, PASS = "vote of first attempts", "any of first attempts right (knows gold)"
+HALF = "half of first attempts right (knows gold)"
 ALL = "all of first attempts right (knows gold)"
-"""pass@k and pass^k, what can be hoped for and what can be relied on."""
+"""pass@k, G-Pass@k at a half, and pass^k: from what can be hoped for to what can be relied on."""
 THEN_VOTE, BY = ", then vote", " by "
 """How a method's chains that vote are called, and votes that are weighted."""
 UNIT = 120
 """Scores are rounded to so many parts of a problem for the sign-flip test, which takes whole numbers."""
-KNOWS_GOLD = frozenset({PASS, ALL})
+KNOWS_GOLD = frozenset({PASS, HALF, ALL})
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def curves(rows: Sequence[Row], weights: Sequence[str] = ()) -> dict[str, list[P
             if by != "agreement":  # a first attempt agrees with itself: that is the plain vote
                 found[f"{VOTE}{BY}{by}"] = [voted(firsts, 0, k, by=by) for k in range(1, most + 1)]
         found[PASS] = [voted(firsts, 0, k, chance=pass_at_k) for k in range(1, most + 1)]
+        found[HALF] = [voted(firsts, 0, k, chance=g_pass_at_k) for k in range(1, most + 1)]
         found[ALL] = [voted(firsts, 0, k, chance=pass_power_k) for k in range(1, most + 1)]
     return found
 
@@ -111,7 +115,7 @@ def at_iteration(chain: Sequence[Row], k: int) -> Row:
 
 def tokens_at(row: Row) -> int:
     """Tokens written for a chain until its answer of this iteration; what it then hands on is no part of that."""
-    return int(row["cum_tokens"]) - (0 if row["is_carried"] or row["summary_tokens"] is None else int(row["summary_tokens"]))
+    return int(row["cum_tokens"]) - (0 if row["is_carried"] else handed_on_tokens(row))
 
 
 def drawn(points: Mapping[str, Sequence[Point]], seed: int) -> dict[str, list[dict[str, Any]]]:

@@ -54,6 +54,11 @@ def ends(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return list(last.values())
 
 
+def handed_on_tokens(row: Mapping[str, Any]) -> int:
+    """Tokens written after an attempt for what is handed on: further drafts, and a summary."""
+    return int(row.get("draft_tokens") or 0) + int(row["summary_tokens"] or 0)
+
+
 def chains_of(rows: Sequence[Mapping[str, Any]], where: str) -> list[Chain]:
     """The chains that rows belong to; a chain whose first attempt failed is an error."""
     groups: dict[tuple[str, str, int], list[Mapping[str, Any]]] = {}

@@ -12,6 +12,7 @@ METHODS = {
     "whole": "a summary of the whole trace",
     "chunked": "summaries of its parts, joined",
     "running": "notes, brought up to date part by part",
+    "drafts": "one summary of several drafts, each written from what was handed on last",
     "segment": "as whole, but only while the trace is cut off: it is thought in segments with a summary between",
     "first_k": "its first k tokens",
     "last_k": "its last k tokens",
@@ -32,7 +33,7 @@ METHODS = {
     "averaged_another": "a control of averaged: those of an attempt at another problem in their place",
 }
 """Ways to think again, and what is handed on from one iteration to the next."""
-ASKING = frozenset({"whole", "chunked", "running", "segment"})
+ASKING = frozenset({"whole", "chunked", "running", "drafts", "segment"})
 """Those for which a model writes what is handed on."""
 WAYS = ("condensed", "averaged")
 """Those that hand on vectors made of a trace."""
@@ -71,10 +72,10 @@ class Settings(Selection):
     """Problems, methods, memory, budgets, stopping, prompts, grading."""
 
     methods: list[str] = field(default_factory=list)
-    """Ways to think again, compared on the same first attempts: whole, chunked, running, segment, first_k, last_k, random_k,
-    post_think, answer_only, tail, wait, longer; for a run of this laboratory also condensed and averaged, for one that thinks in
-    slots also thoughts, and their controls with _zeroed and _another behind the name (the next problem of the split lends its
-    own). Empty: what suits the backend."""
+    """Ways to think again, compared on the same first attempts: whole, chunked, running, drafts, segment, first_k, last_k,
+    random_k, post_think, answer_only, tail, wait, longer; for a run of this laboratory also condensed and averaged, for one that
+    thinks in slots also thoughts, and their controls with _zeroed and _another behind the name (the next problem of the split
+    lends its own). Empty: what suits the backend."""
     iterations: int = 4
     """Times that is thought again after the first attempt."""
     chains: int = 4
@@ -107,6 +108,8 @@ class Settings(Selection):
     """Tokens of a part for chunked and running."""
     overlap: int = 0
     """Tokens that a part has in common with the one before."""
+    drafts: int = 4
+    """Drafts that ``drafts`` sums up; one of them is the attempt itself, and the last attempt of a chain has no others."""
     reason: str = "auto"
     """Prompt of the first attempt: a version that comes along, or a file with the slot ``{question}``."""
     again: str = "auto"
@@ -115,6 +118,8 @@ class Settings(Selection):
     """Prompt of a summary: ``{question}`` and ``{reasoning}``."""
     summarise_chunk: str = "chunk_v1"
     """The same for a part of a trace."""
+    summarise_drafts: str = "drafts_v1"
+    """The same for all drafts together."""
     running: str = "notes_v1"
     """Prompt that carries notes on: ``{question}``, ``{memory}`` and ``{reasoning}``."""
     step_tokens: int | None = None
@@ -185,6 +190,7 @@ class Settings(Selection):
             "thoughts": 1,
             "chunk": 1,
             "overlap": 0,
+            "drafts": 2,
             "agree": 2,
         }
         least |= {"from_iteration": 0, "step_tokens": 1, "chain_tokens": 1, "summary_tokens": 1, "summary_temperature": 0}
@@ -217,6 +223,7 @@ class Settings(Selection):
             load_prompt("again", self.again)
         load_prompt("summarise", self.summarise)
         load_prompt("summarise", self.summarise_chunk)
+        load_prompt("summarise", self.summarise_drafts)
         load_prompt("running", self.running)
         if self.memory == "running" and self.methods and set(self.methods) - BEGINNING - ASKING:
             raise ValueError(

@@ -118,13 +118,13 @@ class OpenAIJudge(Asking, Server):
     @contextmanager
     def opened(self, folder: Path, device: "torch.device | str") -> Iterator[Ask]:
         """Open the ledger of ``folder``, and a client for each model."""
-        from latent_lab.calls.client import Client
+        from latent_lab.calls.batches import client_of
         from latent_lab.calls.ledger import open_ledger
 
         with ExitStack() as stack:
             ledger = stack.enter_context(open_ledger(folder))
             clients = [
-                stack.enter_context(Client(replace(self, model=model, more_models=[]), ledger))
+                stack.enter_context(client_of(replace(self, model=model, more_models=[]), ledger))
                 for model in (self.model, *self.more_models)
             ]
             yield lambda cases: self._ask(clients, cases)
@@ -132,11 +132,12 @@ class OpenAIJudge(Asking, Server):
     @contextmanager
     def talking(self, folder: Path, device: "torch.device | str") -> Iterator[Talk]:
         """Open the ledger of ``folder``, and a client for the model."""
-        from latent_lab.calls.client import Client, Request
+        from latent_lab.calls.batches import client_of
+        from latent_lab.calls.client import Request
         from latent_lab.calls.ledger import open_ledger
         from latent_lab.progress import progress
 
-        with open_ledger(folder) as ledger, Client(replace(self, more_models=[]), ledger) as client:
+        with open_ledger(folder) as ledger, client_of(replace(self, more_models=[]), ledger) as client:
 
             def talk(conversations: Sequence[tuple["Message", ...]], sample: int) -> list["Completion"]:
                 with progress("asking", len(conversations), unit="replies") as advance:

@@ -304,6 +304,13 @@ def pass_power_k(n: int, c: int, k: int) -> float:
     return math.comb(c, k) / math.comb(n, k)
 
 
+def g_pass_at_k(n: int, c: int, k: int, share: float = 0.5) -> float:
+    """Return the chance that of k of n answers, c of them right, at least this share is right (G-Pass@k, arXiv 2412.13147)."""
+    _check_draw(n, c, k)
+    least = max(math.ceil(share * k - 1e-9), 1)
+    return sum(math.comb(c, j) * math.comb(n - c, k - j) for j in range(least, k + 1)) / math.comb(n, k)
+
+
 @dataclass(frozen=True, slots=True)
 class Vote:
     """The outcome of a vote."""

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latent_lab.calls.ledger import open_ledger, totals
+from latent_lab.calls.ledger import open_ledger, read_ledger, totals
 from latent_lab.config import NOT_RESULT, ConfigError, EvalConfig, Nothing
 from latent_lab.deliberation import behaviour_judge
 from latent_lab.deliberation.analysis import analysis
@@ -18,6 +19,7 @@ from latent_lab.deliberation.backends import Backend, LabRun
 from latent_lab.deliberation.board import Board, Row
 from latent_lab.deliberation.chains import checked
 from latent_lab.deliberation.driving import driven
+from latent_lab.deliberation.export import Source, export
 from latent_lab.deliberation.loop import chain
 from latent_lab.deliberation.plan import Plan, planned
 from latent_lab.deliberation.replay import Past, amount, num_samples, past_of
@@ -38,7 +40,7 @@ from latent_lab.report.iterations_figure import draw
 from latent_lab.report.live import View, serving
 from latent_lab.report.study_page import interval, p_value, write
 from latent_lab.report.summarize_figure import draw_tokens
-from latent_lab.run import RESULT, open_run, say_complete, say_result
+from latent_lab.run import PROVENANCE, RESULT, open_run, say_complete, say_result
 from latent_lab.run import SAMPLES as SAMPLES_FILE
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TABLES, TOKENS, ITERATIONS, PAGE = "tables.csv", "tokens.png", "iterations.png", "report.html"
+EXPORT = "export"
+"""Folder of what other tools read."""
 
 BY_GOLD = "problems were chosen by their gold answers; what is right among them is no accuracy of the dataset"
 
@@ -80,14 +84,21 @@ def summarize(task: "SummarizeTask", job: Job) -> dict[str, Any]:
                 check_errors(rows, task.max_errors)
                 table = checked(chains_of(rows, SAMPLES_FILE))
                 judged = behaviour_judge.judged(judge, table, folder, config.device, config.seed) if judge else None
-                result = {"task": "summarize", **described(plan, rows), "calls": totals(calls)}
+                result = {
+                    "task": "summarize",
+                    **described(plan, rows),
+                    "calls": totals(calls) | {"read_again": read_again(calls)},
+                }
                 result |= analysis(table, config.seed, judged) | found(rows, plan, config.seed)
                 shown(result, folder, command, board, problems)
             run.finish({**result, "seconds": round(time.monotonic() - started, 3)})
         else:
             say_complete(folder)
+        if task.export:
+            export(task.export, rows_of(folder / SAMPLES_FILE), source_of(folder, plan, problems, config), folder / EXPORT)
     stored = run.result or {}
-    say_result(folder, in_words(stored), (PAGE, TOKENS, ITERATIONS, TABLES, SAMPLES_FILE, RESULT))
+    files = (PAGE, TOKENS, ITERATIONS, TABLES, SAMPLES_FILE, RESULT, *(f"{EXPORT}/{name}" for name in task.export))
+    say_result(folder, in_words(stored), files)
     return stored
 
 
@@ -165,6 +176,14 @@ def deliberated(
         return [row for each in rows for row in each], list(ledger.rows)
 
 
+def source_of(folder: Path, plan: Plan, problems: Sequence[Problem], config: EvalConfig) -> Source:
+    """What other tools are told of an evaluation; its model is the one that the ledger says has thought."""
+    attempts = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))["attempts"]
+    model = next((row["model"] for row in read_ledger(folder) if row.get("role") == "reason"), "replayed")
+    dataset = f"{config.split} split, problems {fingerprint(problems)}"
+    return Source(model, dataset, attempts[0]["started"], plan.reason, problems)
+
+
 def check_errors(rows: Sequence[Row], most: float) -> None:
     """Raise :class:`DeliberationError` where more chains than allowed ended in an error."""
     chains = {(row["method"], row["id"], row["chain"]): row["error"] for row in rows}
@@ -207,6 +226,11 @@ def found(rows: Sequence[Row], plan: Plan, seed: int) -> dict[str, Any]:
         "equal": {name: at_equal_tokens(points, budget, seed) for name, budget in budgets.items()},
         "stops": stops(rows),
     }
+
+
+def read_again(calls: Sequence[Row]) -> int:
+    """Of the tokens read, those of calls that only continue an attempt which was cut off, and so are read and paid again."""
+    return sum(row["tokens"]["prompt"] for row in calls if row.get("role") == "reason" and row["part"])
 
 
 def stops(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
@@ -259,7 +283,8 @@ def in_words(result: Mapping[str, Any]) -> Iterator[str]:
         yield said
     calls = result["calls"]
     money = "" if calls["cost_usd"] is None else f", {calls['cost_usd']:.4f} US dollars"
-    tokens = f"{calls['tokens']['prompt']:,} tokens read, {calls['tokens']['completion']:,} written"
+    again = f" ({calls['read_again']:,} again, to continue what was cut off)" if calls.get("read_again") else ""
+    tokens = f"{calls['tokens']['prompt']:,} tokens read{again}, {calls['tokens']['completion']:,} written"
     yield f"{calls['calls']} calls ({calls['failed']} failed), {tokens}{money}"
     if taken := result.get("replayed"):
         yield f"{taken['attempts']} attempts ({taken['tokens']:,} tokens) are taken from {taken['from']} and in no call above"

@@ -336,6 +336,8 @@ def test_a_key_that_is_not_there_or_is_none(tmp_path: Path, monkeypatch: pytest.
         ({"extra": "top_p"}, "extra=top_p: allowed are fields and values, as in {top_p: 0.9}"),
         ({"max_attempts": 0}, "max_attempts=0: allowed are 1 and more"),
         ({"requests_per_minute": 0}, "requests_per_minute=0: allowed are numbers above 0"),
+        ({"batch_poll_s": 0}, "batch_poll_s=0: allowed are numbers above 0"),
+        ({"batch_share": -1}, "batch_share=-1: allowed are 0 and more"),
         ({"timeout_s": 0}, "timeout_s=0: allowed are numbers above 0"),
         ({"temperature": -1}, "temperature=-1: allowed are 0 and more"),
         ({"budget_usd": 1.0, "price_input": 1.0},

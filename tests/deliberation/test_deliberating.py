@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batchserver import BatchServer
 from faultserver import Act, FaultServer, answer, error
 
 from latent_lab.calls.client import BudgetSpent, CallError
 from latent_lab.calls.ledger import read_ledger, totals
 from latent_lab.config import ConfigError
+from latent_lab.deliberation.prompts import load_prompt
+from latent_lab.deliberation.rivals import curves
 from latent_lab.job import job
-from latent_lab.report.summarize import DeliberationError, check_errors, deliberated, prepared, stops
+from latent_lab.report.summarize import DeliberationError, check_errors, deliberated, prepared, read_again, stops
 
 pytest.importorskip("openai", reason="the extra api is not installed")
 
@@ -88,6 +91,8 @@ def test_what_is_thought_is_summarised_and_every_summary_is_handed_on(tmp_path: 
     assert (result["calls"]["calls"], result["calls"]["tokens"]["completion"]) == (5, 31)
     assert {row["role"] for row in read_ledger(tmp_path / "o")} == {"reason", "summary"}
     assert len({row["prompt_sha256"] for row in rows}) == 2
+    base = load_prompt("summarise", "base_v1").sha256
+    assert [row["summary_prompt_sha256"] for row in rows] == [base, base, None]
 
 
 HANDED_ON = {
@@ -205,6 +210,7 @@ def test_what_is_cut_off_is_continued_within_the_budget_of_a_step(tmp_path: Path
         _, (first, _) = deliberate(tmp_path / "a", faults, *settings, "task.step_tokens=100")
         assert (first["reasoning"], first["finish_reason"], first["calls"]) == ("a b c d e f g</think>\\boxed{3}", "stop", 3)
         assert (first["prompt_tokens"], first["reasoning_tokens"]) == (27, 7)  # the beginning is read again by every call
+        assert read_again(read_ledger(tmp_path / "a" / "o")) == 36  # by two calls in each of two attempts
     with FaultServer(say=cut_then_done).running() as faults:
         _, (first, _) = deliberate(tmp_path / "b", faults, *settings, "task.step_tokens=5")
         assert (first["reasoning"], first["finish_reason"], first["calls"]) == ("a b c d e ", "length", 2)
@@ -329,6 +335,93 @@ def test_another_model_summarises(tmp_path: Path) -> None:
         deliberate(tmp_path, faults, *other, "summariser.max_tokens=99", "task.summary_tokens=50")
     asked = {(seen.body["model"], SUMMARISING in prompt_of(seen.body), seen.body["max_tokens"]) for seen in faults.seen}
     assert asked == {("tiny", False, 8192), ("small", True, 50)}
+
+
+# Drafts
+
+
+def say_of_drafts(body: dict[str, Any]) -> Any:
+    """Attempts name their draft, which the seed tells, and box 3; the second draft does not end its thinking."""
+    if "Drafts:" in prompt_of(body):
+        return answer("notes", usage(20, 5))
+    number = body["seed"] // 10_000_000
+    return answer(f"draft {number} " if number == 1 else boxed(3, f"draft {number}"), usage(10, 7))
+
+
+def test_drafts_are_written_at_once_from_the_same_memory_and_summed_up_together(tmp_path: Path) -> None:
+    settings = ("task.methods=[drafts]", "task.drafts=3", "backend.batch=true", "backend.batch_poll_s=0.02")
+    with BatchServer(say=say_of_drafts).running() as faults:
+        result, rows = deliberate(tmp_path, faults, *settings)
+        # An attempt, two more drafts, their summary; the same again, on what was handed on; an attempt that ends the chain.
+        assert [len(faults.files[each["input_file_id"]].splitlines()) for each in faults.batches.values()] == [
+            1,
+            2,
+            1,
+            1,
+            2,
+            1,
+            1,
+        ]
+        assert [seen.body["seed"] for seen in faults.seen if "Drafts:" not in seen.prompt] == [
+            0, 10_000_000, 20_000_000, 1, 10_000_001, 20_000_001, 2,
+        ]  # fmt: skip
+        first, *same, summary, second, third, fourth, _, last = faults.prompts
+    assert same == [first] * 2
+    assert summary == (
+        "Summarise these drafts of a solution to a problem, which were written independently of each other: the approaches, the "
+        "answer that each reaches, where they agree, and at which step they part. Keep to what is written; do not solve the "
+        "problem yourself.\n\nProblem:\nWhat is 3+0?\n\n"
+        "Drafts:\nDRAFT 1:\ndraft 0\n\nDRAFT 2:\ndraft 1\n\nDRAFT 3:\ndraft 2"
+    )
+    assert "previous attempts:\n\nATTEMPT 1:\nnotes\n\nFirst judge" in second
+    assert (third, fourth) == (second, second)
+    assert "ATTEMPT 1:\nnotes\n\nATTEMPT 2:\nnotes\n\nFirst judge" in last
+    # An answer costs its own attempt and all before it; drafts beside it, and the summary, are the next one's to pay for.
+    assert [(row["cum_tokens"], row.get("draft_tokens"), row["summary_tokens"]) for row in rows] == [
+        (26, 14, 5),
+        (52, 14, 5),
+        (59, None, None),
+    ]
+    assert [each.tokens for each in curves(rows)["drafts"]] == [7, 33, 59]
+    assert result["calls"]["tokens"]["completion"] == 59
+    assert [row.get("draft") for row in read_ledger(tmp_path / "o")] == [None, 1, 2, None, None, 1, 2, None, None]
+
+
+def test_a_chains_tokens_are_shared_out_among_its_drafts(tmp_path: Path) -> None:
+    with FaultServer(say=say_of_drafts).running() as faults:
+        settings = ("task.methods=[drafts]", "task.drafts=3", "task.iterations=1", "task.chain_tokens=40")
+        _, rows = deliberate(tmp_path, faults, *settings)
+        assert [seen.body["max_tokens"] for seen in faults.seen] == [40, 16, 16, 19, 14]
+    assert [row["cum_tokens"] for row in rows] == [26, 33]
+
+
+DRAFTS_ENDS = {
+    "whole": ["draft 0", "draft 1", "draft 2"],
+    "drop": ["draft 0", "draft 2"],
+}
+
+
+@pytest.mark.parametrize("no_end", DRAFTS_ENDS)
+def test_a_draft_whose_thinking_does_not_end_is_summed_up_or_not(tmp_path: Path, no_end: str) -> None:
+    with FaultServer(say=say_of_drafts).running() as faults:
+        settings = ("task.methods=[drafts]", "task.drafts=3", "task.iterations=1", f"task.no_end={no_end}")
+        deliberate(tmp_path, faults, *settings)
+        (summary,) = [seen.prompt for seen in faults.seen if "Drafts:" in seen.prompt]
+    drafts = "\n\n".join(f"DRAFT {n}:\n{text}" for n, text in enumerate(DRAFTS_ENDS[no_end], start=1))
+    assert summary.endswith(f"Drafts:\n{drafts}")
+
+
+def test_a_draft_that_fails_ends_its_chain_and_what_was_written_is_counted(tmp_path: Path) -> None:
+    def say(body: dict[str, Any]) -> Any:
+        return answer(boxed(3), usage(10, 7))
+
+    with FaultServer(say=say).running() as faults:
+        deliberate(tmp_path / "a", faults, "task.methods=[drafts]", "task.drafts=2", "task.iterations=1")
+        prompt = faults.prompts[0]
+    with FaultServer({prompt: [Act(body=answer(boxed(3), usage(10, 7))), error(400, "too long")]}, say).running() as faults:
+        settings = ("task.methods=[drafts]", "task.drafts=2", "task.iterations=1", "task.max_errors=1")
+        _, rows = deliberate(tmp_path / "b", faults, *settings)
+    assert [(row["answer"], row["error"], row["cum_tokens"]) for row in rows] == [("3", "400: too long", 7)] * 2
 
 
 # Budgets
@@ -482,12 +575,13 @@ def test_a_reply_without_usage_counts_as_the_most_it_can_be(tmp_path: Path) -> N
         ),
         (["task.problems=0"], r"^task\.problems: given 0; allowed: 1 and more$"),
         (["task.agree=1"], r"^task\.agree: given 1; allowed: 2 and more$"),
+        (["task.drafts=1"], r"^task\.drafts: given 1; allowed: 2 and more$"),
         (["task.overlap=1000"], r"^task\.overlap: given 1000; allowed: 0 to below chunk=1000$"),
         (["task.summary_temperature=-1"], r"^task\.summary_temperature: given -1\.0; allowed: 0 and more$"),
         (
             ["task.summary_temperature=0", "task.methods=[first_k,answer_only]"],
-            r"^task\.summary_temperature: given 0\.0; whoever thinks writes no summary; allowed: with chunked, running, segment, "
-            r"whole, and without a summariser=$",
+            r"^task\.summary_temperature: given 0\.0; whoever thinks writes no summary; allowed: with chunked, drafts, running, "
+            r"segment, whole, and without a summariser=$",
         ),
         (
             ["task.summary_temperature=0", "summariser=vllm", "summariser.model=m"],

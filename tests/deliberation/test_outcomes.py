@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from latent_lab.deliberation.behaviours import behaviour, behaviours, counted
+from latent_lab.deliberation.behaviours import behaviour, behaviours, counted, kept, runs
 from latent_lab.deliberation.chains import Chain, Iteration
 from latent_lab.deliberation.choices import CHOICES, choices, chosen
 from latent_lab.deliberation.outcomes import CLASSES, classes, lengths, moves, outcome, transitions
@@ -120,6 +120,31 @@ def test_behaviours_are_shares_of_sentences() -> None:
         "backtracking": (1, 0.25), "uncertainty": (1, 0.25), "deduction": (2, 0.5),
     }  # fmt: skip
     assert behaviours(CHAINS, "summary", 0, 0) is None
+
+
+def test_runs_of_a_behaviour_count_once_and_what_shows_none_not_at_all() -> None:
+    assert runs("So 3. Thus 4. x = 4. Hence 5. Wait. So 6.") == ["deduction", "backtracking", "deduction"]
+
+
+def test_a_summary_keeps_some_behaviours_in_some_order() -> None:
+    def wrote(problem: str, reasoning: str | None, summary: str | None) -> Chain:
+        return Chain("m", "r", problem, (Iteration(False, reasoning=reasoning, summary=summary),), "here")
+
+    whole = "So 3. Thus 4. Maybe. Wait. So 6."  # deduction, uncertainty, backtracking, deduction
+    chains = [
+        wrote("a", whole, "Wait. So 6."),  # two of three behaviours; the last two of four in a row: 2 * 2 / (4 + 2)
+        wrote("b", whole, "x = 6"),  # nothing
+        wrote("c", "x = 6", "So 6."),  # nothing to keep
+        wrote("d", whole, None),
+    ]
+    found = kept(chains, 0, 0)
+    assert found is not None
+    assert (found["texts"], found["covered"]["value"], found["in_order"]["value"]) == (
+        2,
+        pytest.approx(1 / 3),
+        pytest.approx(1 / 3),
+    )
+    assert kept(chains[2:], 0, 0) is None
 
 
 # Which answer to take

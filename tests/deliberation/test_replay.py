@@ -77,6 +77,20 @@ def test_the_rest_of_a_chain_is_as_if_it_had_never_stopped(tmp_path: Path, upto:
     }  # fmt: skip
 
 
+def test_further_drafts_are_taken_with_the_note_on_them(tmp_path: Path) -> None:
+    drafts = ("task.methods=[drafts]", "task.drafts=2", "task.chains=1", "task.samples=1")
+    with FaultServer(say=say).running() as faults:
+        whole = deliberate(made(tmp_path, faults, "whole", *drafts))
+        assert len(faults.seen) == 7  # three attempts; two notes, each on another draft
+        asked = made(tmp_path, faults, "rest", *drafts, f"task.replay={tmp_path / 'whole'}", "task.from_iteration=1")
+        rest = deliberate(asked)
+    assert bare(rest) == bare(whole)
+    assert len(read_ledger(tmp_path / "rest")) == 3
+    plan, _ = prepared(asked.config.task, asked.config)
+    taken = described(plan, rest)["replayed"]
+    assert (taken["attempts"], taken["tokens"], taken["cost_usd"]) == (2, 28, 28.0)
+
+
 def test_from_first_attempts_any_method_goes_on_and_answers_are_looked_for_anew(tmp_path: Path) -> None:
     with FaultServer(say=say).running() as faults:
         first = deliberate(made(tmp_path, faults, "first", "task.methods=[first_k]"))

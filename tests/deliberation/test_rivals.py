@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from latent_lab.deliberation.forms import read
-from latent_lab.deliberation.rivals import ALL, PASS, VOTE, Point, at_equal_tokens, curves
+from latent_lab.deliberation.rivals import ALL, HALF, PASS, VOTE, Point, at_equal_tokens, curves
 from latent_lab.grading.statistics import ballots
 from latent_lab.problems import DataError
 
@@ -54,6 +54,8 @@ def test_votes_weigh_all_draws_alike_and_share_ties() -> None:
     assert [point.scores for point in found[PASS]][:2] == [(0.5, 0.25), (pytest.approx(5 / 6), 0.5)]
     # All of 1, 2 and 3 draws: two of four are right, so one pair of six is and no three are; one of four is never two.
     assert [point.scores for point in found[ALL]] == [(0.5, 0.25), (pytest.approx(1 / 6), 0.0), (0.0, 0.0), (0.0, 0.0)]
+    # Half of 1 and 2 is one, half of 3 and 4 takes two: of four with two right, two of four threes have both.
+    assert [point.scores for point in found[HALF]] == [(0.5, 0.25), (pytest.approx(5 / 6), 0.5), (0.5, 0.0), (1.0, 0.0)]
     (voted,) = found["whole, then vote"]
     assert (voted.size, voted.tokens, voted.scores) == (2, 2 * 27.0, (1.0, 0.5))  # of a five and a seven each has half
 

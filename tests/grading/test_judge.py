@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batchserver import BatchServer
 from chatmodel import EXECUTION, PLANNING, save_chat_model
 from faultserver import Act, FaultServer, answer, error
 from hypothesis import given, settings
@@ -459,6 +460,18 @@ def test_a_server_judges_what_is_wrong_in_a_file_of_outputs(tmp_path: Path) -> N
         assert "Final answer of the solution: (none)" in faults.prompts[1]
     assert (found["judged"], found["rules"]["agreement"]["value"], found["rules"]["uncertain"]) == (2, 1.0, 1)
     assert [row["rules"] for row in rows(tmp_path / "out" / "verdicts.jsonl")] == ["execution", "unclear"]
+
+
+def test_all_that_is_judged_can_be_one_batch(tmp_path: Path) -> None:
+    records = [
+        {"question": f"{n}*8?", "text_output": f"<<{n}*8=1>>\n### 1", "answer_output": "1", "answer": str(8 * n)} for n in (7, 9)
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps(records))
+    with BatchServer(say=lambda body: said("execution")).running() as faults:
+        settings = ("judge=openai", "judge.model=tiny", f"judge.base_url={faults.base_url}", "judge.api_key_env=null")
+        found = regraded(tmp_path / "rows.json", tmp_path / "out", *settings, "judge.batch=true", "judge.batch_poll_s=0.02")
+        assert (len(faults.batches), len(faults.seen)) == (1, 2)
+    assert found["judge"]["judged"] == 2
 
 
 def test_a_result_belongs_to_the_text_of_its_prompt(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from latent_lab.grading.statistics import (
     ballots,
     bootstrap,
     cluster_bootstrap,
+    g_pass_at_k,
     holm,
     maj_at_k,
     majority,
@@ -359,6 +360,11 @@ def test_pass_at_k_is_what_enumeration_says(n):
             draws = list(combinations([True] * c + [False] * (n - c), k))
             assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, draws)) / len(draws), abs=1e-15)
             assert pass_power_k(n, c, k) == pytest.approx(sum(map(all, draws)) / len(draws), abs=1e-15)
+            for share in (0.25, 0.5, 0.6):
+                enough = [sum(draw) >= max(share * k, 1) for draw in draws]
+                assert g_pass_at_k(n, c, k, share) == pytest.approx(sum(enough) / len(draws), abs=1e-15)
+            assert g_pass_at_k(n, c, k, 0.0) == pytest.approx(pass_at_k(n, c, k), abs=1e-15)
+            assert g_pass_at_k(n, c, k, 1.0) == pytest.approx(pass_power_k(n, c, k), abs=1e-15)
 
 
 def test_pass_at_k_of_many_answers_neither_overflows_nor_rounds_away():

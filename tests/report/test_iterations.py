@@ -211,6 +211,7 @@ def test_a_run_s_results_tell_of_texts_and_tokens(tmp_path: Path) -> None:
     assert first["compression"] == {"value": 0.08, "n": 1, "low": 0.08, "high": 0.08}
     assert first["behaviours"]["summary"]["shares"]["uncertainty"]["value"] == 1.0
     assert second["behaviours"]["reasoning"]["shares"]["deduction"]["value"] == 0.5
+    assert (first["behaviours_kept"]["covered"]["value"], "behaviours_kept" in second) == (0.0, False)
     assert (result["errors"], second["accuracy"]["value"], first["missing"]) == (1, 0.5, 1)
     page = (tmp_path / "out/report.html").read_text()
     assert "1 of them ended in an error" in page
