@@ -11,6 +11,7 @@ import torch
 from latent_lab.grading.session import Session, session
 from latent_lab.grading.task import Answers
 from latent_lab.job import job
+from latent_lab.thoughts import interventions
 from latent_lab.thoughts.bench import Bench, bench, divergence
 from latent_lab.thoughts.editing import KINDS, Written, noise_like
 from latent_lab.thoughts.grammar import ADDITION
@@ -163,6 +164,23 @@ def test_a_subspace_taken_out_leaves_the_centre_there_and_the_rest_alone() -> No
     assert basis[:, 0].abs().tolist() == pytest.approx([1, 0, 0], abs=1e-6)
     left = without(basis, centre)(slice(None), 0, torch.tensor([[3.0, 4, 7]]))
     torch.testing.assert_close(left, torch.tensor([[0.0, 4, 7]]))
+
+
+def test_erasure_stands_beside_the_means_directions_each_with_as_many_random_ones(
+    at: tuple[Session, ThoughtStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, store = at
+    b, means = made(opened), TrainMeans(opened.solver, store, ADDITION)
+    if not b.feeds:
+        pytest.skip("nothing is fed into pause tokens")
+    thoughts, labels = means.labelled(0, 0, "carry_out")
+    said = [int(ADDITION.labels(p.steps)[0]["carry_out"]) for p in store.problems]
+    assert sorted(labels.tolist()) == sorted(said)
+    torch.testing.assert_close(thoughts[labels == 1].mean(0), store.layer(0)[torch.tensor(said) == 1, 0].mean(0))
+    monkeypatch.setattr(interventions, "SMALLEST_GROUP", 4)
+    row = interventions.subspaces(b, means, seed=0)["carry_out"]["0"]
+    assert row.keys() == {"n", "rank", "leace_rank", "removed", "random", "leace", "leace_random"}
+    assert (row["n"], row["rank"], row["leace_rank"]) == (len(b.problems), 1, 1)
 
 
 def test_means_are_of_problems_that_say_the_same(at: tuple[Session, ThoughtStore]) -> None:
