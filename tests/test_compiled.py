@@ -48,7 +48,7 @@ def learned(model: nn.Module, batch: list[list[int]], loop: Loop | None = None) 
     )
 
 
-@pytest.mark.parametrize(("family", "has_adapters"), [("gpt2", False), ("llama", True)])
+@pytest.mark.parametrize(("family", "has_adapters"), [("gpt2", False), pytest.param("llama", True, marks=pytest.mark.slow)])
 def test_loss_thoughts_and_gradients_are_those_of_plain_passes_whatever_the_shape(family: str, has_adapters: bool) -> None:
     torch.manual_seed(0)
     model: Any = with_lora(build(family)).double() if has_adapters else build(family).double()

@@ -149,9 +149,10 @@ def test_the_default_iterates_votes_and_does_both(outputs: Path, tmp_path: Path)
         "first_k, then vote",
         "vote of first attempts",
         "any of first attempts right (knows gold)",
+        "half of first attempts right (knows gold)",
         "all of first attempts right (knows gold)",
     ]
-    assert [len(line) for line in found["curves"].values()] == [3, 1, 4, 4, 4]
+    assert [len(line) for line in found["curves"].values()] == [3, 1, 4, 4, 4, 4]
     assert (found["num_problems"], found["num_chains"], found["num_samples"], found["hand_on"]) == (5, 10, 4, "reply")
     assert set(found["equal"]) == {"one chain", "all chains"}
     samples = rows(tmp_path / "o" / "samples.jsonl")

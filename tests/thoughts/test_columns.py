@@ -1,14 +1,11 @@
 """Column interchange: targets worked out by hand, pairs that tell, exchanges that are exact, and a table that counts right."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from latent_lab.grading.session import Session, session
-from latent_lab.grading.task import Answers
-from latent_lab.job import job
+from latent_lab.grading.session import Session
 from latent_lab.problems import Problem
 from latent_lab.problems.arithmetic import Arithmetic, addition
 from latent_lab.thoughts import columns
@@ -23,7 +20,6 @@ from latent_lab.thoughts.columns import (
 )
 from latent_lab.thoughts.editing import Prompts, write_all
 from latent_lab.thoughts.pairs import Columns, independent_pairs, minimal_pairs, pair
-from tests.tiny import train
 
 
 def problems(count: int = 60, digits: int = 3) -> list[Problem]:
@@ -96,16 +92,6 @@ def test_an_answer_is_one_outcome(answer: str | None, is_what: int) -> None:
 
 
 # On a model
-
-
-@pytest.fixture(scope="module")
-def at(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("outputs")
-    run: Path = train(folder, "stage=coconut", "stage.stages=[0,3]", "stage.epochs=[1]", "stage.answer_sees=thoughts",
-                      "stage.max_stage=3")  # fmt: skip
-    asked = job("eval", [f"run={run}", "device=cpu", "batch_size=8", f"out={folder}/e"])
-    with session(asked, Answers(max_new_tokens=5)) as opened:
-        yield opened
 
 
 def test_an_exchange_with_oneself_changes_nothing(at: Session) -> None:

@@ -1,21 +1,17 @@
 """Commuted operands: donors with the same digits and carries, answers that have to stay, and what readers say of the order."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from latent_lab.grading.session import Session, session
-from latent_lab.grading.task import Answers
-from latent_lab.job import job
+from latent_lab.grading.session import Session
 from latent_lab.problems import Problem
 from latent_lab.problems.arithmetic import Arithmetic, addition
 from latent_lab.thoughts import commuted
 from latent_lab.thoughts.columns import Exchanged
 from latent_lab.thoughts.commuted import commuted_report, of_columns, said_of
 from latent_lab.thoughts.pairs import COMMUTED, Columns, Pair, commuted_pairs, pair
-from tests.tiny import train
 
 
 def problems(count: int = 60, digits: int = 3) -> list[Problem]:
@@ -67,16 +63,6 @@ def test_what_a_reader_says_is_held_to_both_orders_and_to_the_result(texts: list
 
 
 # On a model
-
-
-@pytest.fixture(scope="module")
-def at(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("outputs")
-    run: Path = train(folder, "stage=coconut", "stage.stages=[0,3]", "stage.epochs=[1]", "stage.answer_sees=thoughts",
-                      "stage.max_stage=3")  # fmt: skip
-    asked = job("eval", [f"run={run}", "device=cpu", "batch_size=8", f"out={folder}/e"])
-    with session(asked, Answers(max_new_tokens=5)) as opened:
-        yield opened
 
 
 def encoder(at: Session) -> Any:
