@@ -16,7 +16,7 @@ from latent_lab.bench.machine import Machine, peak
 from latent_lab.bench.published import published_loss
 from latent_lab.bench.steps import TOKENS, batch, model, seconds_of, step_cases, throughput, training_step
 from latent_lab.bench.timing import Case, Row, compare, row_of, timed
-from latent_lab.bench.waiting import first_step, graphs_row
+from latent_lab.bench.waiting import first_step, graphs_row, threads
 from latent_lab.reasoner import LatentReasoner
 from latent_lab.sequences import IGNORE, Encoded
 
@@ -189,6 +189,14 @@ def test_the_few_questions_of_the_slow_side_are_of_all_lengths() -> None:
 
 
 # Waiting
+
+
+def test_a_recipe_is_measured_on_its_own_threads_and_the_rest_as_before() -> None:
+    before = torch.get_num_threads()
+    for asked, got in ((1, 1), (before + 1, before + 1), (None, before)):
+        with threads(asked):
+            assert torch.get_num_threads() == got
+        assert torch.get_num_threads() == before
 
 
 def test_cpu_time_is_not_that_of_waiting() -> None:

@@ -5,7 +5,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import torch
 
 from latent_lab.backbone import Backbone
 from latent_lab.bench.machine import Machine, done
@@ -34,9 +37,12 @@ def waiting_cases(machine: Machine) -> Iterator[Case]:
 
 
 def data_row(name: str, n: int, device: str) -> Row:
-    """Laying out the demonstration's batches, the order of an epoch included, beside the step they are for."""
+    """Laying out the demonstration's batches, the order of an epoch included, beside the step they are for.
+
+    On as many threads as its recipe says.
+    """
     config = job("train", [*DEMO, f"device={device}"]).config
-    with accelerator(config.device, config.precision) as at:
+    with threads(config.threads), accelerator(config.device, config.precision) as at:
         problems = config.problems("train")
         backbone: Backbone = config.model.load(problems)
         course = StageCourse(config, at, backbone, problems, config.problems("valid"))
@@ -60,6 +66,17 @@ def data_row(name: str, n: int, device: str) -> Row:
 
             shares.append((order + laying) / timed(step))
     return row_of(name, shares[1:], bar=0.02)
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Run with so many CPU threads, None: as many as now; afterwards with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def graphs_case(form: str) -> Case:
