@@ -179,7 +179,7 @@ def test_the_default_iterates_votes_and_does_both(outputs: Path, tmp_path: Path)
     assert "At the tokens of one chain" in page
     assert "vote of first attempts" in page
     points = (tmp_path / "o" / "tables.csv").read_text().splitlines()
-    assert (points[0], len(points)) == ("recipe,size,tokens,n,accuracy,low,high", 1 + 3 + 1 + 4 + 4 + 4)
+    assert (points[0], len(points)) == ("recipe,size,tokens,n,accuracy,low,high", 1 + 3 + 1 + 4 + 4 + 4 + 4)
     for name in ("report.html", "tokens.png", "iterations.png", "tables.csv", "calls.jsonl", "provenance.json"):
         assert (tmp_path / "o" / name).stat().st_size > 0
 
