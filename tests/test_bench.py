@@ -170,7 +170,7 @@ def test_on_a_gpu_memory_is_counted_there_and_steps_have_bars_of_their_own() -> 
 # Answers
 
 
-@pytest.mark.parametrize("mean", [10, 64])
+@pytest.mark.parametrize("mean", [10, pytest.param(64, marks=pytest.mark.slow)])
 def test_both_ways_of_answering_write_as_many_tokens_as_the_question_says(mean: int) -> None:
     backbone = counting(CPU)
     solver, asked = solver_of(backbone), questions(backbone, mean)

@@ -92,6 +92,7 @@ def test_two_processes_grade_like_one(double: Path, tmp_path: Path) -> None:
     assert names == [".lock", "config.yaml", "provenance.json", "result.json", "samples.jsonl"]
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_study_that_one_makes(double: Path, tmp_path: Path) -> None:
     asked = (f"run={double}", "device=cpu", "tool=[repair,calculator]", "batch_size=3")
     torchrun("latent_lab.eval", *asked, "seed=1", f"out={tmp_path}/together")

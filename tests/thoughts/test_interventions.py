@@ -166,13 +166,12 @@ def test_a_subspace_taken_out_leaves_the_centre_there_and_the_rest_alone() -> No
     torch.testing.assert_close(left, torch.tensor([[0.0, 4, 7]]))
 
 
+@pytest.mark.parametrize("at", ["closed"], indirect=True)  # nothing is fed into pause tokens
 def test_erasure_stands_beside_the_means_directions_each_with_as_many_random_ones(
     at: tuple[Session, ThoughtStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened, store = at
     b, means = made(opened), TrainMeans(opened.solver, store, ADDITION)
-    if not b.feeds:
-        pytest.skip("nothing is fed into pause tokens")
     thoughts, labels = means.labelled(0, 0, "carry_out")
     said = [int(ADDITION.labels(p.steps)[0]["carry_out"]) for p in store.problems]
     assert sorted(labels.tolist()) == sorted(said)
