@@ -328,13 +328,16 @@ def check_optim(optim: Optim) -> None:
 
 def check_compile(config: TrainConfig) -> None:
     """Raise :class:`ConfigError` where one-token passes cannot be compiled, or where there are none."""
-    if not getattr(config.stage, "has_slots", False) or getattr(config.stage, "feeds", "thoughts") == "tokens":
+    loop = config.stage.loop()
+    if not config.stage.has_slots or loop.rounds is not None or (loop.feeds == "tokens" and not loop.multipass):
         raise ConfigError("compile", True, "this stage has no passes of one token; allowed: false")
-    for key, usual in (("gradient_checkpointing", False), ("quantize", "none")):
-        if getattr(config.model, key, usual) != usual:
-            raise ConfigError(
-                "compile", True, f"not together with model.{key}; allowed: false, or model.{key}={str(usual).lower()}"
-            )
+    if config.stage.matches_layers:
+        raise ConfigError("compile", True, "this stage compares the states of all layers, pass by pass; allowed: false")
+    plain = ("stage.feedback", "after_norm"), ("model.gradient_checkpointing", False), ("model.quantize", "none")
+    for name, usual in plain:
+        group, _, key = name.partition(".")
+        if getattr(getattr(config, group), key, usual) != usual:
+            raise ConfigError("compile", True, f"not together with {name}; allowed: false, or {name}={str(usual).lower()}")
     if not any(map(shutil.which, (os.environ.get("CXX") or "g++", "clang++"))):
         raise ConfigError("compile", True, "this machine has no C++ compiler (g++ or clang++); allowed: false")
 

@@ -291,7 +291,18 @@ def test_an_evaluation_stands_for_its_run_even_where_it_bears_its_name(finished:
             ["stage=2", "batch_by=length"],
             "batch_by: given length; slots must be alike, or each batch waits for its longest row; allowed: shape",
         ),
-        (["stage=cot", "compile=true"], "compile: given True; this stage has no passes of one token; allowed: false"),
+        *(
+            ([*stage, "compile=true"], "compile: given True; this stage has no passes of one token; allowed: false")
+            for stage in (["stage=cot"], ["stage=pause"], ["stage=jacobi", "stage.rounds=2"], ["stage=oracle", "stage.run=x"])
+        ),
+        (
+            ["stage=2", "compile=true", "stage.feedback=before_norm"],
+            "compile: given True; not together with stage.feedback; allowed: false, or stage.feedback=after_norm",
+        ),
+        (
+            ["stage=codi", "compile=true"],
+            "compile: given True; this stage compares the states of all layers, pass by pass; allowed: false",
+        ),
         (
             ["stage=2", "compile=true", "model.gradient_checkpointing=true"],
             "compile: given True; not together with model.gradient_checkpointing; allowed: false, or "

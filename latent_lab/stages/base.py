@@ -83,6 +83,11 @@ class Stage(ABC):
         return False
 
     @property
+    def matches_layers(self) -> bool:
+        """Whether its loss compares the states of all layers."""
+        return False
+
+    @property
     def needs_steps(self) -> bool:
         """Whether a problem without written steps cannot be laid out as meant."""
         return True

@@ -42,6 +42,11 @@ class CODI(Thinking):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: allowed are weights of 0 and more")
 
+    @property
+    def matches_layers(self) -> bool:
+        """See :class:`latent_lab.stages.base.Stage`."""
+        return True
+
     def phases(self) -> list[Phase]:
         """See :class:`latent_lab.stages.base.Stage`."""
         return [self.phase(0, self.epochs[0])]
