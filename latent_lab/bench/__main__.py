@@ -5,6 +5,7 @@ import gc
 import json
 import logging
 import platform
+import statistics
 import sys
 import time
 from collections.abc import Iterator
@@ -114,7 +115,7 @@ def points(machine: Machine, name: str, n: int) -> Iterator[dict[str, Any]]:
     """Median seconds of both sides along one of the four lines."""
     for value in ALONG[name]:
         pair = seconds_of(machine, **{"width": machine.mini[1], **POINT, name: value})
-        ours, theirs = (sorted(side)[n // 2] for side in zip(*(pair() for _ in range(n)), strict=True))
+        ours, theirs = (statistics.median(side) for side in zip(*(pair() for _ in range(n)), strict=True))
         yield {"at": value, "ours": ours, "plain": theirs}
 
 

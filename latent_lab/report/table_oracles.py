@@ -16,7 +16,7 @@ from latent_lab.overrides import as_typed
 from latent_lab.problems import fingerprint
 from latent_lab.report.minds import over
 from latent_lab.report.table import TABLE, folder_of
-from latent_lab.report.table_rows import between, percent
+from latent_lab.report.table_rows import between, grid, percent
 from latent_lab.report.table_runs import Group
 from latent_lab.report.table_task import TableTask
 from latent_lab.run import RESULT, open_run, say_complete
@@ -74,9 +74,7 @@ def row(group: Group) -> dict[str, Any]:
 
 def markdown(rows: Sequence[dict[str, Any]], command: str) -> str:
     """The table in GitHub's Markdown, and what its numbers are."""
-    lines = ["| " + " | ".join(cells) + " |" for cells in (HEAD, *map(cells_of, rows))]
-    lines.insert(1, "|---|" + "---:|" * (len(HEAD) - 1))
-    return "\n".join([*lines, "", NOTE, "", f"    {command}", ""])
+    return "\n".join([*grid(HEAD, map(cells_of, rows)), "", NOTE, "", f"    {command}", ""])
 
 
 def cells_of(each: dict[str, Any]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 from latent_lab.config import ConfigError
 from latent_lab.grading.statistics import holm, paired_difference, sign_flip, t_interval
 from latent_lab.report.study_page import interval, p_value
+from latent_lab.report.table_rows import grid
 
 Scored = Mapping[int, Mapping[str, bool]]
 """For each seed, whether each problem (by its id) was answered rightly."""
@@ -67,14 +68,12 @@ def pair(label: str, rows: Scored, base: str, others: Scored) -> dict[str, Any]:
 def markdown(found: Sequence[dict[str, Any]]) -> list[str]:
     """The pairs as lines of a table in GitHub's Markdown, and what its numbers are."""
     head = ["difference", "points [95% over problems]", "each seed", "[95% over seeds]", "p", "p, Holm"]
-    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *map(cells_of, found))]
-    lines.insert(1, "|---|" + "---:|" * (len(head) - 1))
     note = (
         "Differences in percentage points, problems and seeds paired. p: exact sign-flip test over problems, the answers of all "
         f"seeds to a problem together; Holm's correction is over these {len(found)}. Test and first interval speak of these "
         "trained models; whether training again would show the same, the seeds say."
     )
-    return [*lines, "", note]
+    return [*grid(head, map(cells_of, found)), "", note]
 
 
 def cells_of(each: dict[str, Any]) -> list[str]:

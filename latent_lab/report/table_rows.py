@@ -1,6 +1,6 @@
 """The rows of a table: what the seeds of a group amount to, with intervals; and the table as Markdown. Pure functions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -85,9 +85,14 @@ def markdown(result: dict[str, Any], command: str, more: Sequence[str] = ()) -> 
     head = ["method", "seeds", "accuracy, % [95% interval]", "all seeds pooled", "min-max", *floors]
     is_told = any(each["with_gold_plan"] is not None for each in rows)
     head += [*(["gold plan given, %"] if is_told else []), "tokens", "thoughts", "seconds"]
-    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *(cells_of(each, names, is_told) for each in rows))]
-    lines.insert(1, "|---|" + "---:|" * (len(head) - 1))
+    lines = grid(head, [cells_of(each, names, is_told) for each in rows])
     return "\n".join([*lines, "", *notes(result), "", *more, f"    {command}", ""])
+
+
+def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table in GitHub's Markdown, line by line: the first column to the left, numbers to the right."""
+    first, *others = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
+    return [first, "|---|" + "---:|" * (len(head) - 1), *others]
 
 
 def floors_of(rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -59,9 +59,9 @@ def commuted(result: dict[str, Any]) -> Iterator[Table]:
         for when, scores in each.items()
     ]
     note = (
-        "Before: the column's own thought; after: the donor's. Where the order follows, operands are read; where only total and "
+        "Before: the column's own thought; after: the donor's. Where the order follows, operands are read; where only total "
+        "and digit stay right, a result."
     )
-    note += "digit stay right, a result."
     yield Table("What readers say of a column whose operands are exchanged, in %", ("reader", *SAID.values()), tuple(read), note)
 
 
